@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsi_espnet.data.glas import GlasImage, read_glas, split_by_patient
+from wsi_espnet.errors import UsageError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "index.csv").write_text("name,patient,grade\na,1,benign\nb,2,malignant\n")
+    for name in "ab":
+        Image.fromarray(np.full((20, 30, 3), 200, np.uint8)).save(tmp_path / "images" / f"{name}.jpg")
+        mask = np.zeros((20, 30), np.uint8)
+        mask[5:9, 7:11], mask[15:, 20:] = 1, 7
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{name}.png")
+    return tmp_path
+
+
+def image(name: str, patient: str) -> GlasImage:
+    empty = np.zeros((8, 8, 3), np.uint8)
+    return GlasImage(name=name, patient=patient, grade="benign", rgb=empty, labels=empty[..., 0])
+
+
+def test_the_grade_of_an_image_is_the_class_of_all_its_glands(folder: Path) -> None:
+    benign, malignant = read_glas(folder)
+    assert np.unique(benign.labels).tolist() == [0, 1]
+    assert np.unique(malignant.labels).tolist() == [0, 2]
+    assert (benign.labels > 0).sum() == 16 + 50
+    assert benign.rgb.shape == (20, 30, 3)
+
+
+def test_no_patient_is_on_both_sides() -> None:
+    images = [image(f"{p}{i}", p) for p in "1234" for i in range(3)]
+    training, validation = split_by_patient(images, ("2", "4"))
+    assert {i.patient for i in training} == {"1", "3"}
+    assert {i.patient for i in validation} == {"2", "4"}
+    assert len(training) + len(validation) == len(images)
+
+
+@pytest.mark.parametrize(("held_out", "message"), [(("9",), "no images of"), (("1", "2"), "neither")])
+def test_splits_that_cannot_work_are_refused(held_out: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        split_by_patient([image("a", "1"), image("b", "2")], held_out)
+
+
+def test_folders_of_another_kind_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no index\.csv"):
+        read_glas(tmp_path)
+
+
+def test_missing_files_and_unknown_grades_are_refused(folder: Path) -> None:
+    (folder / "index.csv").write_text("name,patient,grade\nc,1,benign\n")
+    with pytest.raises(UsageError, match="cannot read the image or the mask of c"):
+        read_glas(folder)
+    (folder / "index.csv").write_text("name,patient,grade\na,1,unclear\n")
+    with pytest.raises(UsageError, match="grade 'unclear'"):
+        read_glas(folder)
+
+
+def test_masks_of_another_size_are_refused(folder: Path) -> None:
+    Image.fromarray(np.zeros((20, 31), np.uint8)).save(folder / "masks/a.png")
+    with pytest.raises(UsageError, match="differ in size"):
+        read_glas(folder)
+
+
+def test_the_shared_images_are_all_read(shared: Path) -> None:
+    images = read_glas(shared / "data/glas")
+    assert len(images) == 116
+    assert len({i.patient for i in images}) == 12

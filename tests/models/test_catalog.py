@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from wsi_espnet.errors import ModelError
+from wsi_espnet.models.catalog import bundled_models, class_table, class_table_names, find_model, read_card
+
+
+def test_every_bundled_table_is_valid_and_has_its_files_name() -> None:
+    assert class_table_names() == ["breast8", "camvid12", "cityscapes20", "glas-grade", "voc21"]
+    for name in class_table_names():
+        assert class_table(name).name == name
+
+
+def test_table_lengths_are_in_their_names() -> None:
+    lengths = {name: len(class_table(name)) for name in class_table_names()}
+    assert lengths == {"breast8": 8, "camvid12": 12, "cityscapes20": 20, "glas-grade": 3, "voc21": 21}
+
+
+def test_only_slides_have_glass() -> None:
+    glass = {name: class_table(name).glass for name in class_table_names()}
+    assert glass == {"breast8": 0, "camvid12": None, "cityscapes20": None, "glas-grade": 0, "voc21": None}
+
+
+def test_cityscapes_is_the_train_ids_and_then_unlabelled(shared: Path) -> None:
+    with (shared / "data/labels/cityscapes_labels.csv").open(newline="") as file:
+        rows = {int(r["trainId"]): r for r in csv.DictReader(file) if 0 <= int(r["trainId"]) < 255}
+    table = class_table("cityscapes20")
+    assert table.names == (*(rows[i]["name"] for i in range(19)), "unlabelled")
+    for i in range(19):
+        assert table.classes[i].color == tuple(int(rows[i][c]) for c in "rgb")
+
+
+def test_camvid_is_in_segnets_order() -> None:
+    assert class_table("camvid12").names == (
+        *("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian"),
+        *("bicyclist", "unlabelled"),
+    )
+
+
+def test_voc_colours_follow_the_bit_rule() -> None:
+    def bit_rule(i: int) -> tuple[int, ...]:
+        return tuple(sum(((i >> (3 * k + c)) & 1) << (7 - k) for k in range(8)) for c in range(3))
+
+    assert [c.color for c in class_table("voc21").classes] == [bit_rule(i) for i in range(21)]
+
+
+def test_unknown_table_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ModelError, match="no class table 'nuclei'; there are breast8, camvid12"):
+        class_table("nuclei")
+
+
+@pytest.mark.parametrize("name", ["../zoo/x", "", "glas-grade.json"])
+def test_table_names_are_not_paths(name: str) -> None:
+    with pytest.raises(ModelError, match="no class table"):
+        class_table(name)
+
+
+def test_bundled_models_are_found_by_name() -> None:
+    for path in bundled_models():
+        assert find_model(path.stem) == path
+        assert read_card(path).name == path.stem
+
+
+def test_a_path_is_found_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(b"x")
+    assert find_model(path) == path
+    assert find_model(str(path)) == path
+
+
+def test_unknown_model_is_refused_with_the_bundled_ones() -> None:
+    with pytest.raises(ModelError, match=r"no model 'glas-kolon'.*glas-colon"):
+        find_model("glas-kolon")

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wsi_espnet.data.glas import read_glas, split_by_patient
+from wsi_espnet.models.catalog import find_model
+from wsi_espnet.models.weights import load_model
+from wsi_espnet.training.glas_colon import GlasColonConfig
+from wsi_espnet.training.glas_score import iou_scores, score
+
+
+def test_scores_are_the_sets_definition() -> None:
+    rng = np.random.default_rng(0)
+    truth, guess = rng.integers(0, 3, 500), rng.integers(0, 3, 500)
+    confusion = np.zeros((3, 3), np.int64)
+    np.add.at(confusion, (truth, guess), 1)
+    scores = iou_scores(confusion)
+    per_class = [((truth == c) & (guess == c)).sum() / ((truth == c) | (guess == c)).sum() for c in range(3)]
+    assert scores["mIoU"] == pytest.approx(np.mean(per_class))
+    assert scores["IoU malignant gland"] == pytest.approx(per_class[2])
+    gland = ((truth > 0) & (guess > 0)).sum() / ((truth > 0) | (guess > 0)).sum()
+    assert scores["gland"] == pytest.approx(gland)
+
+
+@pytest.mark.slow
+def test_the_bundled_model_has_the_scores_of_its_card(shared: Path) -> None:
+    model = load_model(find_model("glas-colon"))
+    _, validation = split_by_patient(read_glas(shared / "data/glas"), GlasColonConfig().held_out)
+    scores = score(model.module, validation, model.card.normalisation)
+    card = model.card.scores
+    assert scores["mIoU"] == pytest.approx(card["mIoU"], abs=0.005)
+    assert scores["gland"] == pytest.approx(card["gland against background IoU"], abs=0.005)
+    per_class = card["IoU"]
+    assert isinstance(per_class, dict)
+    for name, value in per_class.items():
+        assert scores[f"IoU {name}"] == pytest.approx(value, abs=0.005)

@@ -1,0 +1,1 @@
+"""Whole-slide segmentation with ESPNet: from a slide to a tissue-class mask."""

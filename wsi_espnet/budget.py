@@ -1,0 +1,100 @@
+"""Memory as arithmetic: what a run needs is added up before it starts. All sizes are in bytes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import psutil
+
+from wsi_espnet.errors import BudgetError, UsageError
+
+INTERPRETER_BYTES = 600 << 20
+"""Python with torch, Dask and Zarr loaded, the tile cache of OpenSlide (128 MiB) filled; measured, rounded up."""
+
+SHARE_OF_FREE = 0.8
+"""Part of the memory that is free at the start that a run takes unless told otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What the parts of a run need.
+
+    Parameters
+    ----------
+    network_bytes
+        One call of the network.
+    window_bytes
+        One window on its way in and out of the network.
+    waiting_bytes
+        Strips and labels of windows that wait for a neighbour.
+    fixed_bytes
+        What is there once.
+    """
+
+    network_bytes: int
+    window_bytes: int
+    waiting_bytes: int
+    fixed_bytes: int
+
+    def total(self, workers: int) -> int:
+        """Bytes that `workers` windows at once and one read ahead need."""
+        windows = workers * self.network_bytes + (workers + 1) * self.window_bytes
+        return INTERPRETER_BYTES + self.fixed_bytes + self.waiting_bytes + windows
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """How many windows are computed at once, on how many threads, and what that needs."""
+
+    workers: int
+    threads: int
+    needed_bytes: int
+    budget_bytes: int
+
+
+def plan_memory(demand: Demand, *, workers: int | None, budget_bytes: int | None) -> MemoryPlan:
+    """How many workers fit into a budget.
+
+    Parameters
+    ----------
+    demand
+        What the run needs.
+    workers
+        Windows computed at once; None takes one per core, or fewer where memory is short.
+    budget_bytes
+        What may be used; None takes `SHARE_OF_FREE` of what is free now.
+
+    Raises
+    ------
+    BudgetError
+        The workers that were asked for, or even a single one, do not fit.
+    UsageError
+        `workers` is below 1.
+
+    Examples
+    --------
+    >>> demand = Demand(network_bytes=1 << 30, window_bytes=0, waiting_bytes=0, fixed_bytes=0)
+    >>> plan_memory(demand, workers=2, budget_bytes=4 << 30).workers
+    2
+    """
+    if workers is not None and workers < 1:
+        raise UsageError(f"--workers must be 1 or more, got {workers}")
+    budget = int(psutil.virtual_memory().available * SHARE_OF_FREE) if budget_bytes is None else budget_bytes
+    wanted = workers or len(os.sched_getaffinity(0))
+    fitting = wanted
+    if workers is None:
+        while fitting > 1 and demand.total(fitting) > budget:
+            fitting -= 1
+    needed = demand.total(fitting)
+    if needed > budget:
+        raise BudgetError(
+            f"the run would need {_gib(needed)} ({fitting} windows at once, {_gib(demand.network_bytes)} each in the "
+            f"network) and may use {_gib(budget)}; use a smaller --window, fewer --workers, or a larger --memory"
+        )
+    # One thread more than windows in the network: it reads the next window meanwhile.
+    return MemoryPlan(workers=fitting, threads=fitting + 1, needed_bytes=needed, budget_bytes=budget)
+
+
+def _gib(size: int) -> str:
+    return f"{size / (1 << 30):.1f} GiB"

@@ -1,0 +1,1 @@
+"""Images with ground truth, ready for training."""

@@ -1,0 +1,1 @@
+"""From windows of a slide to probabilities and labels."""

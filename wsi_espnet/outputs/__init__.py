@@ -1,0 +1,1 @@
+"""What a result is made of on disk: OME-Zarr, areas, overview."""

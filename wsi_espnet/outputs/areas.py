@@ -1,0 +1,197 @@
+"""How much of the tissue each class covers: counted px by px, block by block, in px, mm2 and shares."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_espnet.atomic import write_bytes_atomic
+from wsi_espnet.classes import UNLABELLED, ClassTable
+from wsi_espnet.errors import GeometryError, OutputError
+from wsi_espnet.geometry import Region
+from wsi_espnet.slides.tissue_mask import TissueMask
+
+UM2_PER_MM2 = 1e6
+
+
+class LabelImage(Protocol):
+    """Class ids (h, w) uint8 that are read by slices: a Zarr array or a NumPy array."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(h, w)."""
+        ...
+
+    def __getitem__(self, key: tuple[slice, slice], /) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ClassArea:
+    """What one class covers.
+
+    Parameters
+    ----------
+    id
+        Id in the label image; 255 is what could not be labelled.
+    name
+        Name in the class table.
+    px
+        Tissue px of this class.
+    mm2
+        The same in square millimetres.
+    share_of_tissue
+        The same as a share of all tissue px, 0..1.
+    """
+
+    id: int
+    name: str
+    px: int
+    mm2: float
+    share_of_tissue: float
+
+
+@dataclass(frozen=True, slots=True)
+class Areas:
+    """Areas of all classes, in the order of the table, and of what could not be labelled.
+
+    Parameters
+    ----------
+    classes
+        One for each class of the table, also where it covers nothing.
+    unlabelled
+        Px that failed; with the classes they make up all of the tissue.
+    tissue_px
+        Px of all of the tissue.
+    tissue_mm2
+        The same in square millimetres.
+    """
+
+    classes: tuple[ClassArea, ...]
+    unlabelled: ClassArea
+    tissue_px: int
+    tissue_mm2: float
+
+
+def measure_areas(
+    labels: LabelImage,
+    tissue: TissueMask,
+    classes: ClassTable,
+    um2_per_px: float,
+    *,
+    block: int = 2048,
+    has_block: Callable[[Region], bool] | None = None,
+) -> Areas:
+    """Count the px of each class within the tissue; glass is never counted.
+
+    Parameters
+    ----------
+    labels
+        Class ids (h, w) uint8. Blocks without tissue are not read.
+    tissue
+        The mask that was segmented within, for the same image.
+    classes
+        What the ids mean.
+    um2_per_px
+        Area of a px of `labels` in square micrometres.
+    block
+        Side of the blocks that are read, in px; a multiple of the chunks' side reads no chunk twice.
+    has_block
+        Whether anything was written in a region. Where nothing was, the tissue counts as unlabelled, unread.
+
+    Raises
+    ------
+    GeometryError
+        Labels and tissue mask are of different images.
+    OutputError
+        The labels hold an id that the table does not.
+    """
+    if tuple(labels.shape) != tissue.shape:
+        raise GeometryError(
+            f"labels of {tuple(labels.shape)} px need a tissue mask of the same image, got {tissue.shape}"
+        )
+    counts = np.zeros(UNLABELLED + 1, dtype=np.int64)
+    for region in _blocks(tissue.shape, block):
+        box = tissue.box(region)
+        if box is None:
+            continue
+        inside = tissue.sample(box)
+        if has_block is None or has_block(region):
+            counts += np.bincount(np.asarray(labels[box.slices])[inside], minlength=UNLABELLED + 1)
+        else:
+            counts[UNLABELLED] += np.count_nonzero(inside)
+    _ensure_known(counts, classes)
+    return _areas(counts, classes, um2_per_px)
+
+
+def write_areas(areas: Areas, folder: Path, *, facts: Mapping[str, Any]) -> tuple[Path, Path]:
+    """Write ``areas.csv``, a row per class and one for what was not labelled, and ``areas.json``.
+
+    Parameters
+    ----------
+    areas
+        From `measure_areas`.
+    folder
+        Where the two files go.
+    facts
+        What else belongs beside the numbers, such as the slide's name and mpp: JSON-able, first in the JSON.
+
+    Raises
+    ------
+    OutputError
+        The folder cannot be written.
+    """
+    rows = [asdict(area) for area in (*areas.classes, areas.unlabelled)]
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(
+        row | {"mm2": f"{row['mm2']:.6f}", "share_of_tissue": f"{row['share_of_tissue']:.6f}"} for row in rows
+    )
+    document = {
+        **facts,
+        "tissue_px": areas.tissue_px,
+        "tissue_mm2": areas.tissue_mm2,
+        "classes": rows[:-1],
+        "unlabelled": rows[-1],
+    }
+    csv_path, json_path = folder / "areas.csv", folder / "areas.json"
+    write_bytes_atomic(csv_path, text.getvalue().encode())
+    write_bytes_atomic(json_path, (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
+    return csv_path, json_path
+
+
+def _blocks(shape: tuple[int, int], block: int) -> Iterator[Region]:
+    for y in range(0, shape[0], block):
+        for x in range(0, shape[1], block):
+            yield Region(y, x, min(block, shape[0] - y), min(block, shape[1] - x))
+
+
+def _ensure_known(counts: NDArray[np.int64], classes: ClassTable) -> None:
+    unknown = [int(i) for i in np.flatnonzero(counts[:UNLABELLED]) if i >= len(classes)]
+    if unknown:
+        raise OutputError(
+            f"the labels hold ids {unknown}, but the table {classes.name} ends at {len(classes) - 1}; "
+            "measure them with the table that they were made with"
+        )
+
+
+def _areas(counts: NDArray[np.int64], classes: ClassTable, um2_per_px: float) -> Areas:
+    total = int(counts.sum())
+
+    def area(id_: int, name: str, px: int) -> ClassArea:
+        return ClassArea(id_, name, px, px * um2_per_px / UM2_PER_MM2, px / total if total else 0.0)
+
+    return Areas(
+        classes=tuple(area(c.id, c.name, int(counts[c.id])) for c in classes.classes),
+        unlabelled=area(UNLABELLED, "unlabelled", int(counts[UNLABELLED])),
+        tissue_px=total,
+        tissue_mm2=total * um2_per_px / UM2_PER_MM2,
+    )

@@ -1,0 +1,267 @@
+"""A result on disk: one OME-Zarr (NGFF 0.5) with the label pyramid, written shard by shard.
+
+    <slide>.ome.zarr/
+        zarr.json          the slide's overview as an image of L levels; fingerprint and state of the run
+        0 .. L-1/          overview px
+        labels/classes/    class ids, L levels, 0 = the plan's px; one shard per core of the grid
+        labels/tissue/     where the slide was segmented, L levels of cells
+        probabilities/     only if asked for: uint8 (C, h, w), 0..255 for 0..1, as an image of L levels
+
+NGFF wants as many label levels as image levels, not the same sizes: the image is a coarse one with L levels of its
+own, each placed by its own scale and translation. So a result without the full image is valid and honest.
+
+A shard is written by one task, whole or not at all. Level k + 1 is made from level k as soon as its four shards are
+there, and shards in which nothing was computed are never written: they read as glass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
+
+from wsi_espnet import ngff
+from wsi_espnet.atomic import output_errors
+from wsi_espnet.classes import UNLABELLED, ClassTable
+from wsi_espnet.geometry import ReadPlan, Region
+from wsi_espnet.slides.tile_level import halved
+
+CLASSES = "classes"
+TISSUE = "tissue"
+PROBABILITIES = "probabilities"
+
+CHUNK_PX = 512
+"""Side of a chunk, the smallest piece that a viewer decodes."""
+
+_ZSTD = ZstdCodec(level=3, checksum=True)
+
+
+@dataclass(frozen=True)
+class ResultStore:
+    """Where the tasks of one run write to; travels to workers and opens its arrays there.
+
+    Parameters
+    ----------
+    path
+        The ``.ome.zarr`` folder.
+    shape
+        (height, width) of the plan's image.
+    core_px
+        Side of a core, which is the side of a shard of every level.
+    classes
+        Number of classes.
+    glass
+        Id of px that are not segmented.
+    probabilities
+        Whether they are kept as well.
+    """
+
+    path: Path
+    shape: tuple[int, int]
+    core_px: int
+    classes: int
+    glass: int
+    probabilities: bool
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """(height, width) of every level of the labels."""
+        return ngff.pyramid_shapes(self.shape)
+
+    def create(self, plan: ReadPlan, table: ClassTable, *, name: str) -> None:
+        """Make the arrays that tasks write to; what is there already stays.
+
+        Raises
+        ------
+        OutputError
+            The folder cannot be written.
+        """
+        levels = [ngff.placement(plan, 2**k) for k in range(len(self.shapes))]
+        with output_errors(self.path):
+            labels = zarr.open_group(self.path, mode="a", zarr_format=3).require_group("labels")
+            labels.update_attributes(ngff.labels_group_attributes([CLASSES, TISSUE]))
+            multiscale = ngff.multiscales(name=CLASSES, axes="yx", levels=levels, method="majority of 2 x 2")
+            self._create_levels(
+                labels.require_group(CLASSES), ngff.label_attributes(multiscale, table), leading=(), fill=self.glass
+            )
+            if self.probabilities:
+                multiscale = ngff.multiscales(name=f"{name} probabilities", axes="cyx", levels=levels, method="mean")
+                channels = [(c.name, "{:02X}{:02X}{:02X}".format(*c.color)) for c in table.classes]
+                root = zarr.open_group(self.path, mode="a", zarr_format=3)
+                self._create_levels(
+                    root.require_group(PROBABILITIES),
+                    ngff.image_attributes(multiscale, channels=channels),
+                    leading=(self.classes,),
+                    fill=0,
+                )
+
+    def has(self, index: tuple[int, int]) -> bool:
+        """Whether the core at `index` is finished."""
+        return self._shard(self._names[-1], 0, *index).is_file()
+
+    def discard(self, index: tuple[int, int]) -> None:
+        """Delete a core and everything in the pyramid above it."""
+        for level in range(len(self.shapes)):
+            for name in self._names:
+                self._shard(name, level, index[0] >> level, index[1] >> level).unlink(missing_ok=True)
+
+    def write(self, core: Region, labels: NDArray[np.uint8], probabilities: NDArray[np.uint8] | None) -> None:
+        """Write a core: labels (h, w), probabilities (C, h, w) if the store keeps them.
+
+        Labels come first and probabilities last: `has` looks at what is written last.
+        """
+        with output_errors(self.path):
+            self._array(f"labels/{CLASSES}", 0)[core.slices] = labels
+            if self.probabilities:
+                assert probabilities is not None
+                self._array(PROBABILITIES, 0)[(slice(None), *core.slices)] = probabilities
+
+    def reduce(self, level: int, row: int, column: int) -> None:
+        """Make one shard of level `level` (> 0) from up to four shards of the finer one."""
+        shard = self._region(level, row, column)
+        children = [c for c in self._children(level, row, column) if self._shard(self._names[0], level - 1, *c).is_file()]
+        if not children:
+            return
+        with output_errors(self.path):
+            for name in self._names:
+                if self._shard(name, level, row, column).is_file():
+                    continue
+                array = self._array(name, level)
+                smaller = halved if name == PROBABILITIES else majority
+                px = np.full((*array.shape[:-2], *shard.shape), array.fill_value, np.uint8)
+                for child in children:
+                    finer = self._region(level - 1, *child)
+                    part = smaller(np.asarray(self._array(name, level - 1)[(..., *finer.slices)]))
+                    y, x = finer.y // 2 - shard.y, finer.x // 2 - shard.x
+                    px[..., y : y + part.shape[-2], x : x + part.shape[-1]] = part
+                array[(..., *shard.slices)] = px
+
+    def open_labels(self, level: int) -> zarr.Array[Any]:
+        """Class ids of one level, (h, w) uint8."""
+        return self._array(f"labels/{CLASSES}", level)
+
+    def has_block(self, region: Region) -> bool:
+        """Whether the core that starts at a region's corner is finished."""
+        return self.has((region.y // self.core_px, region.x // self.core_px))
+
+    def write_failed(self, index: tuple[int, int], core: Region, inside: NDArray[np.bool_]) -> None:
+        """Mark a core that could not be computed: unlabelled where `inside` (h, w), glass elsewhere."""
+        labels = np.where(inside, np.uint8(UNLABELLED), np.uint8(self.glass))
+        zeros = np.zeros((self.classes, *core.shape), np.uint8) if self.probabilities else None
+        self.discard(index)
+        self.write(core, labels, zeros)
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        """Groups with a pyramid, in the order in which they are written."""
+        return (f"labels/{CLASSES}", PROBABILITIES) if self.probabilities else (f"labels/{CLASSES}",)
+
+    @cached_property
+    def _arrays(self) -> dict[tuple[str, int], zarr.Array[Any]]:
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Open arrays stay where they are: a worker opens its own.
+        return {key: value for key, value in self.__dict__.items() if key != "_arrays"}
+
+    def _array(self, name: str, level: int) -> zarr.Array[Any]:
+        if (name, level) not in self._arrays:
+            self._arrays[name, level] = zarr.open_array(self.path / name / str(level), mode="r+", zarr_format=3)
+        return self._arrays[name, level]
+
+    def _shard(self, name: str, level: int, row: int, column: int) -> Path:
+        leading = ("0",) if name == PROBABILITIES else ()
+        return self.path.joinpath(name, str(level), "c", *leading, str(row), str(column))
+
+    def _region(self, level: int, row: int, column: int) -> Region:
+        h, w = self.shapes[level]
+        y, x = row * self.core_px, column * self.core_px
+        return Region(y, x, min(self.core_px, h - y), min(self.core_px, w - x))
+
+    def _children(self, level: int, row: int, column: int) -> Iterator[tuple[int, int]]:
+        h, w = self.shapes[level - 1]
+        for r in (2 * row, 2 * row + 1):
+            for c in (2 * column, 2 * column + 1):
+                if r * self.core_px < h and c * self.core_px < w:
+                    yield r, c
+
+    def _create_levels(
+        self, group: zarr.Group, attributes: dict[str, Any], *, leading: tuple[int, ...], fill: int
+    ) -> None:
+        group.update_attributes(attributes)
+        chunk = chunk_px(self.core_px)
+        for level, shape in enumerate(self.shapes):
+            if (self.path / group.path / str(level) / "zarr.json").is_file():
+                continue
+            group.create_array(
+                str(level),
+                shape=(*leading, *shape),
+                dtype="uint8",
+                chunks=(*leading, chunk, chunk),
+                shards=(*leading, self.core_px, self.core_px),
+                compressors=_ZSTD,
+                fill_value=fill,
+                dimension_names=["c", "y", "x"][-len(leading) - 2 :],
+                # A core of nothing but glass still leaves its file: it says that the core is finished.
+                config={"write_empty_chunks": True},
+            )
+
+
+def write_image(path: Path, px: NDArray[np.uint8], plan: ReadPlan, *, levels: int, name: str, marks: dict[str, Any]) -> None:
+    """Make the root group: an RGB image (h, w, 3) of `levels` levels, placed by its (coarse) plan.
+
+    `marks` are further attributes of the group.
+    """
+    multiscale = ngff.multiscales(
+        name=name, axes="cyx", levels=[ngff.placement(plan, 2**k) for k in range(levels)], method="mean"
+    )
+    with output_errors(path):
+        group = zarr.create_group(path, zarr_format=3, attributes=ngff.image_attributes(multiscale) | marks)
+        part = np.ascontiguousarray(np.moveaxis(px, -1, 0))
+        for level in range(levels):
+            array = group.create_array(
+                str(level),
+                shape=part.shape,
+                dtype="uint8",
+                chunks=(3, min(CHUNK_PX, part.shape[1]), min(CHUNK_PX, part.shape[2])),
+                compressors=_ZSTD,
+                fill_value=255,
+                dimension_names=["c", "y", "x"],
+            )
+            array[...] = part
+            part = halved(part)
+
+
+def majority(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The most frequent id of each 2 x 2 px, (h, w) -> (ceil(h / 2), ceil(w / 2)); the upper left one of a tie.
+
+    Examples
+    --------
+    >>> majority(np.array([[1, 2, 3], [2, 0, 3]], np.uint8)).tolist()
+    [[2, 3]]
+    """
+    even = np.pad(labels, ((0, labels.shape[0] % 2), (0, labels.shape[1] % 2)), mode="edge")
+    a, b, c, d = even[::2, ::2], even[::2, 1::2], even[1::2, ::2], even[1::2, 1::2]
+    rest = np.where((b == c) | (b == d), b, np.where(c == d, c, a))
+    return np.where((a == b) | (a == c) | (a == d), a, rest)
+
+
+def chunk_px(core_px: int) -> int:
+    """Side of a chunk inside a shard of `core_px`: the largest divisor of at most 512 px that is a multiple of 8.
+
+    Examples
+    --------
+    >>> chunk_px(2048), chunk_px(1152), chunk_px(488)
+    (512, 384, 488)
+    """
+    sides = [side for side in range(8, min(CHUNK_PX, core_px) + 1, 8) if core_px % side == 0]
+    return max(sides)
+
+

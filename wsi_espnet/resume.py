@@ -1,0 +1,119 @@
+"""Who may write to an output folder: nobody's work is overwritten, a run that was cut short goes on.
+
+A folder that this package writes is a Zarr group whose attributes hold, under ``wsi_espnet``:
+
+    kind          which command writes it
+    fingerprint   everything that the bytes depend on: source, scale, settings
+    state         "writing" until the last byte is there, then "done"
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any, Literal
+
+from wsi_espnet.atomic import PARTIAL, output_errors, remove_partials
+from wsi_espnet.errors import ResumeError
+
+KEY = "wsi_espnet"
+
+Claim = Literal["new", "resumed", "done"]
+"""What was found: nothing (or it was removed), the same run cut short, or the same run finished."""
+
+
+def claim_folder(
+    out: Path, fingerprint: dict[str, Any], *, kind: str, overwrite: bool, resume: bool
+) -> Claim:
+    """Decide whether a run may write to a folder, and make room for it.
+
+    Parameters
+    ----------
+    out
+        The folder; nothing is created in it here.
+    fingerprint
+        JSON-able facts that the result depends on.
+    kind
+        Which command writes it.
+    overwrite
+        Remove a Zarr group that is there. Nothing but a Zarr group or an empty folder is ever removed.
+    resume
+        Go on with, or accept, a result of the same fingerprint.
+
+    Raises
+    ------
+    ResumeError
+        Something else is there, or `resume` is False and the same result is there.
+    OutputError
+        What is there cannot be removed.
+    """
+    if not out.exists() or (out.is_dir() and all(path.name.endswith(PARTIAL) for path in out.iterdir())):
+        remove_partials(out)
+        return "new"
+    if overwrite:
+        _remove_group(out)
+        return "new"
+    mark = read_mark(out)
+    if mark is None or mark.get("kind") != kind:
+        raise ResumeError(
+            f"{out} exists and was not written by wsi-espnet {kind}; choose another folder, or replace it, "
+            "if it is a Zarr group, with --overwrite"
+        )
+    differing = _differing(mark.get("fingerprint"), fingerprint)
+    if differing:
+        raise ResumeError(
+            f"{out} holds the result of another run, which differs in {', '.join(differing)}; choose another "
+            "folder, or replace it with --overwrite"
+        )
+    if not resume:
+        raise ResumeError(f"{out} already holds this result and it was asked not to resume; use --overwrite")
+    if mark.get("state") == "done":
+        return "done"
+    remove_partials(out)
+    return "resumed"
+
+
+def mark(fingerprint: dict[str, Any], *, kind: str, state: Literal["writing", "done"]) -> dict[str, Any]:
+    """The attributes that mark a group as this package's: to be merged with the others."""
+    return {KEY: {"kind": kind, "fingerprint": fingerprint, "state": state}}
+
+
+def read_mark(out: Path) -> dict[str, Any] | None:
+    """What `mark` left in a folder; None where there is none, or no readable Zarr group."""
+    node = _group(out)
+    found = None if node is None else node.get("attributes", {}).get(KEY)
+    return found if isinstance(found, dict) else None
+
+
+def _group(out: Path) -> dict[str, Any] | None:
+    try:
+        node = json.loads((out / "zarr.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # absent, unreadable, not JSON: not a group that is known to be ours
+        return None
+    return node if isinstance(node, dict) and node.get("node_type") == "group" else None
+
+
+def _remove_group(out: Path) -> None:
+    if _group(out) is None:
+        raise ResumeError(
+            f"{out} is not a Zarr group and is never removed, --overwrite or not; choose another folder"
+        )
+    # Renamed first: killed in between, no half of it keeps its name.
+    removed = out.with_name(f"{out.name}.{uuid.uuid4().hex}.removed")
+    with output_errors(out):
+        out.rename(removed)
+        shutil.rmtree(removed)
+
+
+def _differing(found: Any, wanted: dict[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of the entries in which two JSON-able mappings differ."""
+    if not isinstance(found, dict):
+        return [prefix.rstrip(".") or "its fingerprint"]
+    names = []
+    for key in sorted(found.keys() | wanted.keys()):
+        a, b = found.get(key), json.loads(json.dumps(wanted.get(key)))
+        if a != b:
+            names += _differing(a, b, f"{prefix}{key}.") if isinstance(b, dict) else [f"{prefix}{key}"]
+    return names

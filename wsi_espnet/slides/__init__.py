@@ -1,0 +1,1 @@
+"""Slides as images at a wanted scale: reading, chunked views, tissue, samples."""

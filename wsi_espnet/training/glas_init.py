@@ -1,0 +1,103 @@
+"""A start for tissue from the authors' street-scene weights: everything but the classifier, in plain RGB."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from wsi_espnet.errors import UsageError
+from wsi_espnet.models.espnet import BN_EPS, EspNet
+from wsi_espnet.models.importer import config_of, read_state_dict
+
+DEAD_SHARE = 0.01
+"""A channel whose gain is below this share of its layer's largest counts as dead. Weight decay has driven a
+fifth to a half of the authors' gains to 1e-5 and below (some to 1e-41), where they pass nothing on and learn
+nothing."""
+
+IMAGE_AT_B1 = slice(16, 19)
+IMAGE_AT_B2 = slice(128, 131)
+"""Where the halved and the quartered image stand among the channels of the concatenations b1 and b2."""
+
+
+def start_from(module: EspNet, path: Path) -> None:
+    """Copy the encoder of the authors' `.pth` into `module`, converted to the input (rgb - mean) / std.
+
+    The authors' input is BGR and divided by 255 once more. Turning the channels around and folding the 255
+    into the normalisations that see the image gives the same features in evaluation mode, so the card needs
+    no odd convention. The decoder and the classifier depend on the classes and keep their random start.
+
+    Raises
+    ------
+    UsageError
+        The file's p or q is not the module's.
+    """
+    tensors = read_state_dict(path)
+    config = config_of(tensors, path)
+    own = len(module.encoder.level2), len(module.encoder.level3)
+    if (config.p, config.q) != own:
+        raise UsageError(
+            f"{path} has p, q = {config.p}, {config.q}, the network to train {own}; they must be equal"
+        )
+    prefix = "encoder." if config.architecture == "espnet" else ""
+    encoder = {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+    kept = {k: t for k, t in encoder.items() if k in module.encoder.state_dict() and "classifier" not in k}
+    module.encoder.load_state_dict(kept, strict=False)
+    with torch.no_grad():
+        _to_plain_rgb(module)
+        _wake_dead_channels(module)
+
+
+def _to_plain_rgb(module: EspNet) -> None:
+    encoder = module.encoder
+    encoder.level1.conv.weight.copy_(encoder.level1.conv.weight.flip(1))
+    _rescale_input(encoder.level1.bn, slice(0, 16), 255.0)
+    for norm, image in ((encoder.b1, IMAGE_AT_B1), (encoder.b2, IMAGE_AT_B2)):
+        for values in (
+            norm.bn.weight,
+            norm.bn.bias,
+            norm.bn.running_mean,
+            norm.bn.running_var,
+            norm.act.weight,
+        ):
+            _flip(values, image)
+        _rescale_input(norm.bn, image, 255.0)
+    for reduce, image in ((encoder.level2_0.c1.conv, IMAGE_AT_B1), (encoder.level3_0.c1.conv, IMAGE_AT_B2)):
+        reduce.weight[:, image] = reduce.weight[:, image].flip(1)
+
+
+def _flip(values: Tensor | None, channels: slice) -> None:
+    assert values is not None
+    values[channels] = values[channels].flip(0)
+
+
+def _rescale_input(bn: nn.BatchNorm2d, channels: slice, factor: float) -> None:
+    """Make `bn` give for factor * x what it gave for x, eps included."""
+    assert bn.running_mean is not None
+    assert bn.running_var is not None
+    before = torch.sqrt(bn.running_var[channels] + BN_EPS)
+    bn.running_mean[channels] *= factor
+    bn.running_var[channels] *= factor**2
+    bn.weight[channels] *= torch.sqrt(bn.running_var[channels] + BN_EPS) / (factor * before)
+
+
+def _wake_dead_channels(module: EspNet) -> None:
+    """Give dead channels the mean gain of the living, so that all of the network can learn.
+
+    What reads them has died with them, so this changes the features little. The first convolution has nothing
+    before it to revive its kernels, so these are drawn anew.
+    """
+    encoder = module.encoder
+    fresh = nn.Conv2d(3, 16, 3, bias=False).weight
+    dead = _dead(encoder.level1.bn.weight)
+    encoder.level1.conv.weight[dead] = fresh[dead]
+    for norm in encoder.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            gain = norm.weight.abs()
+            dead = _dead(gain)
+            norm.weight[dead] = gain[~dead].mean()
+
+
+def _dead(gain: Tensor) -> Tensor:
+    return gain.abs() < DEAD_SHARE * gain.abs().max()
