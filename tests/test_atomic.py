@@ -27,9 +27,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(
-        OutputError, match=r"areas\.csv cannot be written: No space left on device; free some"
-    ):
+    with pytest.raises(OutputError, match=r"areas\.csv cannot be written: No space left on device; free some"):
         write_bytes_atomic(path, b"after")
     assert path.read_bytes() == b"before"
     assert [p.name for p in tmp_path.iterdir()] == ["areas.csv"]

@@ -101,9 +101,7 @@ def test_a_level_read_as_it_is_starts_at_one_of_its_px_and_stays_inside(
 
 def test_a_slide_of_unequal_mpp_gives_square_px() -> None:
     levels = pyramid(1000, 1000)
-    plan = plan_read(
-        levels, slide_mpp=(0.25, 0.3), bounds_l0=Region(0, 0, 1000, 1000), mpp=0.6, allow_upsampling=False
-    )
+    plan = plan_read(levels, slide_mpp=(0.25, 0.3), bounds_l0=Region(0, 0, 1000, 1000), mpp=0.6, allow_upsampling=False)
     assert plan.mpp == (0.6, 0.6)
     assert plan.level_per_px == pytest.approx((2.4, 2.0))
     assert plan.shape == (417, 500)
@@ -131,9 +129,7 @@ def test_a_coarse_slide_is_enlarged_only_when_asked() -> None:
 @pytest.mark.parametrize("slide_mpp", [(0.5, 0.4), None], ids=["with a scale", "without"])
 def test_no_wanted_mpp_reads_level_0_as_it_is(slide_mpp: tuple[float, float] | None) -> None:
     bounds = Region(10, 20, 50, 40)
-    plan = plan_read(
-        pyramid(100, 80, 4.0), slide_mpp=slide_mpp, bounds_l0=bounds, mpp=None, allow_upsampling=False
-    )
+    plan = plan_read(pyramid(100, 80, 4.0), slide_mpp=slide_mpp, bounds_l0=bounds, mpp=None, allow_upsampling=False)
     assert (plan.level.index, plan.shape, plan.origin_l0) == (0, (50, 40), (10.0, 20.0))
     assert plan.mpp == (slide_mpp or (1.0, 1.0))
     assert plan.region == Region(0, 0, 50, 40)

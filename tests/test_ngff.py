@@ -37,9 +37,7 @@ def plan(
     origin_um: tuple[float, float] = (0.0, 0.0),
 ) -> ReadPlan:
     mpp = slide_mpp * l0_per_px
-    return ReadPlan(
-        Level(0, (4000, 3000), 1.0), (mpp, mpp), (2000, 1500), origin_l0, (l0_per_px, l0_per_px), origin_um
-    )
+    return ReadPlan(Level(0, (4000, 3000), 1.0), (mpp, mpp), (2000, 1500), origin_l0, (l0_per_px, l0_per_px), origin_um)
 
 
 def test_level_0_without_bounds_lies_at_the_origin() -> None:
@@ -94,9 +92,7 @@ def write_image(path: Path, levels: int = 2, *, in_um: bool = True) -> zarr.Grou
     )
     group = zarr.create_group(path, zarr_format=3, attributes=ngff.image_attributes(multiscale))
     for k in range(levels):
-        group.create_array(
-            str(k), data=np.zeros((3, 8 >> k, 8 >> k), np.uint8), dimension_names=["c", "y", "x"]
-        )
+        group.create_array(str(k), data=np.zeros((3, 8 >> k, 8 >> k), np.uint8), dimension_names=["c", "y", "x"])
     return group
 
 

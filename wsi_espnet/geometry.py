@@ -214,9 +214,7 @@ def _ceil(px: float) -> int:
     return math.ceil(px - _SLACK)
 
 
-def _choose(
-    levels: Sequence[Level], slide_mpp: tuple[float, float], wanted: float, *, allow_upsampling: bool
-) -> Level:
+def _choose(levels: Sequence[Level], slide_mpp: tuple[float, float], wanted: float, *, allow_upsampling: bool) -> Level:
     finest = max(slide_mpp)  # the coarser axis decides where px are not square
     fine_enough = [lv for lv in levels if finest * lv.downsample <= wanted * (1 + SNAP)]
     if fine_enough:

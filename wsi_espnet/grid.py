@@ -21,6 +21,13 @@ from wsi_espnet.geometry import Region
 MULTIPLE = 8
 """Sides of a window are multiples of 8 px: ESPNet halves its input three times (paper, section 3.2)."""
 
+ALIGNED = 64
+"""Windows that follow the tissue start at multiples of 64 px.
+
+A multiple of 8, so that all windows have the network's strides in one phase (with other starts 1.1 % of the tissue
+px change with the grid, with these 0.3 %), and of the 64 px in which slides are resampled.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -47,10 +54,12 @@ class Axis:
         Px that a window owns, > 0, a multiple of 8.
     halo
         Px read on each side of the core, >= 0.
+    blend
+        Px beyond the core, 0 to `halo`, in which the window is averaged with its neighbour.
 
     Examples
     --------
-    >>> axis = Axis(extent=100, core=48, halo=8)
+    >>> axis = Axis(extent=100, core=48, halo=8, blend=8)
     >>> [axis.owned(i) for i in range(len(axis))]
     [Span(start=0, stop=48), Span(start=48, stop=96), Span(start=96, stop=100)]
     """
@@ -58,6 +67,7 @@ class Axis:
     extent: int
     core: int
     halo: int
+    blend: int
 
     def __len__(self) -> int:
         return -(-self.extent // self.core)
@@ -67,14 +77,18 @@ class Axis:
         return Span(index * self.core, min((index + 1) * self.core, self.extent))
 
     def widened(self, index: int, used: Span) -> Span:
-        """`used` (inside the core of `index`), taken to each side of the core that it comes within a halo of.
+        """`used` (inside the core of `index`) on multiples of 64, and to each core side that is within a halo.
 
-        So a window either ends at its core's side, where its neighbour goes on, or does not reach the neighbour.
+        So a window either ends at its core's side, where its neighbour goes on, or does not reach the neighbour;
+        and every window meets the px with the same phase of the network's strides.
         """
         owned = self.owned(index)
-        start = owned.start if used.start - owned.start < self.halo else used.start
-        stop = owned.stop if owned.stop - used.stop < self.halo else used.stop
-        return Span(start, stop)
+        start = used.start // ALIGNED * ALIGNED
+        stop = -(-used.stop // ALIGNED) * ALIGNED
+        return Span(
+            owned.start if start - owned.start < self.halo else start,
+            owned.stop if owned.stop - stop < self.halo else stop,
+        )
 
     def read(self, box: Span) -> Span:
         """What is read for a box: the halo around it, lengthened at its end to a multiple of 8; may leave the image."""
@@ -82,8 +96,8 @@ class Axis:
         return Span(start, stop + -(stop - start) % MULTIPLE)
 
     def reach(self, box: Span) -> Span:
-        """Px of the image that a window on `box` has something to say about: the box and its halo."""
-        return Span(max(0, box.start - self.halo), min(self.extent, box.stop + self.halo))
+        """Px of the image that a window on `box` has something to say about: the box and `blend` px around it."""
+        return Span(max(0, box.start - self.blend), min(self.extent, box.stop + self.blend))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +113,7 @@ class Window:
     box
         The part of the core that is computed; everything else in the core is glass.
     reach
-        The box and its halo, inside the image: where the window's probabilities count.
+        The box and the blended px around it, inside the image: where the window's probabilities count.
     read
         What the network is given; sides are multiples of 8, may leave the image (there it is mirrored).
     """
@@ -127,7 +141,9 @@ class Grid:
     core_px
         Side of a core, a multiple of 8.
     halo_px
-        Px read around the core, per side; at most half a core, so that only direct neighbours meet.
+        Px read around the core, per side, a multiple of 8; at most half a core, so that only direct neighbours meet.
+    blend_px
+        Px on each side of a core's border in which neighbours are averaged; 0 takes each core as it is.
 
     Raises
     ------
@@ -138,10 +154,13 @@ class Grid:
     shape: tuple[int, int]
     core_px: int
     halo_px: int
+    blend_px: int
 
     def __post_init__(self) -> None:
-        if self.halo_px < 0:
-            raise GeometryError(f"the halo must be 0 px or more, got {self.halo_px}")
+        if self.halo_px < 0 or self.halo_px % MULTIPLE:
+            raise GeometryError(f"the halo must be a multiple of {MULTIPLE} px and not negative, got {self.halo_px}")
+        if not 0 <= self.blend_px <= self.halo_px:
+            raise GeometryError(f"windows can be averaged over 0 to {self.halo_px} px, their halo, got {self.blend_px}")
         if self.core_px <= 0 or self.core_px % MULTIPLE:
             raise GeometryError(f"the core must be a positive multiple of {MULTIPLE} px, got {self.core_px}")
         if 2 * self.halo_px > self.core_px:
@@ -154,8 +173,8 @@ class Grid:
     def axes(self) -> tuple[Axis, Axis]:
         """(rows, columns)."""
         return (
-            Axis(self.shape[0], self.core_px, self.halo_px),
-            Axis(self.shape[1], self.core_px, self.halo_px),
+            Axis(self.shape[0], self.core_px, self.halo_px, self.blend_px),
+            Axis(self.shape[1], self.core_px, self.halo_px, self.blend_px),
         )
 
     @property
@@ -215,7 +234,7 @@ def core_of_window(window_px: int, halo_px: int) -> int:
     if core <= 0:
         raise GeometryError(
             f"a halo of {halo_px} px on both sides leaves nothing of a window of {window_px} px; "
-            f"use a halo of at most {window_px // 4 // 4 * 4} px"
+            f"use a halo of at most {window_px // 4 // MULTIPLE * MULTIPLE} px"
         )
     return core
 

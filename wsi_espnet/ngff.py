@@ -142,9 +142,7 @@ def image_attributes(
     return {"ome": {"version": VERSION, "multiscales": [multiscale], "omero": omero}}
 
 
-def label_attributes(
-    multiscale: Attributes, classes: ClassTable, *, hidden: Collection[int] = ()
-) -> Attributes:
+def label_attributes(multiscale: Attributes, classes: ClassTable, *, hidden: Collection[int] = ()) -> Attributes:
     """Attributes of a label image's group: every class with its name and colour, and the unlabelled id.
 
     Glass, and the ids in `hidden`, are transparent (alpha 0); the others opaque.
@@ -154,9 +152,7 @@ def label_attributes(
     table.append((UNLABELLED, "unlabelled", UNLABELLED_COLOR))
     image_label = {
         "version": VERSION,
-        "colors": [
-            {"label-value": id_, "rgba": [*color, 0 if id_ in unseen else 255]} for id_, _, color in table
-        ],
+        "colors": [{"label-value": id_, "rgba": [*color, 0 if id_ in unseen else 255]} for id_, _, color in table],
         "properties": [{"label-value": id_, "class": name} for id_, name, _ in table],
         "source": {"image": "../../"},
     }

@@ -24,9 +24,7 @@ Claim = Literal["new", "resumed", "done"]
 """What was found: nothing (or it was removed), the same run cut short, or the same run finished."""
 
 
-def claim_folder(
-    out: Path, fingerprint: dict[str, Any], *, kind: str, overwrite: bool, resume: bool
-) -> Claim:
+def claim_folder(out: Path, fingerprint: dict[str, Any], *, kind: str, overwrite: bool, resume: bool) -> Claim:
     """Decide whether a run may write to a folder, and make room for it.
 
     Parameters
@@ -97,9 +95,7 @@ def _group(out: Path) -> dict[str, Any] | None:
 
 def _remove_group(out: Path) -> None:
     if _group(out) is None:
-        raise ResumeError(
-            f"{out} is not a Zarr group and is never removed, --overwrite or not; choose another folder"
-        )
+        raise ResumeError(f"{out} is not a Zarr group and is never removed, --overwrite or not; choose another folder")
     # Renamed first: killed in between, no half of it keeps its name.
     removed = out.with_name(f"{out.name}.{uuid.uuid4().hex}.removed")
     with output_errors(out):

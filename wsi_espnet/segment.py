@@ -43,6 +43,9 @@ FORMAT = 1
 OVERVIEW_PX = 2048
 """Longer side of the overview that a result carries as its image."""
 
+BLEND_PX = 96
+"""Px on each side of a border in which windows are averaged."""
+
 Index = tuple[int, int]
 Stitch = Literal["blend", "crop"]
 
@@ -179,9 +182,7 @@ def segment(
     card = read_card(find_model(model))
     with open_source(slide, mpp=slide_mpp) as source:
         plan = source.plan(_wanted_mpp(card, mpp), allow_upsampling=allow_upsampling)
-        grid = _grid(plan, card, window=window, halo=halo)
-        if stitch not in ("blend", "crop"):
-            raise UsageError(f"--stitch must be blend or crop, got {stitch!r}")
+        grid = _grid(plan, card, window=window, halo=halo, stitch=stitch)
         mask = _tissue(tissue, source, plan)
         windows = {w.index: w for w in grid.windows(mask.box)}
         work_px = sum(w.work_px for w in windows.values())
@@ -208,14 +209,13 @@ def segment(
             plan=plan,
             tissue=mask,
             sink=store,
-            halo_px=grid.halo_px,
-            blend=stitch == "blend" and grid.halo_px > 0,
+            blend_px=grid.blend_px,
             glass=store.glass,
             classes=len(card.classes),
             keep_probabilities=probabilities,
             slots=memory.workers,
         )
-        fingerprint = _fingerprint(source, plan, find_model(model), grid, stitch, execution, mask, probabilities)
+        fingerprint = _fingerprint(source, plan, find_model(model), grid, execution, mask, probabilities)
         claim = _claim(store, fingerprint, overwrite=overwrite, resume=resume)
         todo = _open_result(claim, store, source, plan, card, mask, fingerprint, windows)
         failures = _run(job, store, windows, todo, memory.threads, scheduler, batch, progress) if todo else ()
@@ -266,10 +266,17 @@ def _wanted_mpp(card: ModelCard, mpp: float | None) -> float:
     return wanted
 
 
-def _grid(plan: ReadPlan, card: ModelCard, *, window: int | None, halo: int | None) -> Grid:
+def _grid(plan: ReadPlan, card: ModelCard, *, window: int | None, halo: int | None, stitch: Stitch) -> Grid:
+    if stitch not in ("blend", "crop"):
+        raise UsageError(f"--stitch must be blend or crop, got {stitch!r}")
     halo_px = card.halo_px if halo is None else halo
     window_px = card.core_px + 2 * halo_px if window is None else window
-    return Grid(shape=plan.shape, core_px=core_of_window(window_px, halo_px), halo_px=halo_px)
+    return Grid(
+        shape=plan.shape,
+        core_px=core_of_window(window_px, halo_px),
+        halo_px=halo_px,
+        blend_px=min(BLEND_PX, halo_px) if stitch == "blend" else 0,
+    )
 
 
 def _tissue(tissue: str | Path, source: PixelSource, plan: ReadPlan) -> TissueMask:
@@ -292,7 +299,7 @@ def _demand(
     return Demand(
         network_bytes=network_bytes(largest, classes=classes, execution=execution) if on_cpu else 0,
         window_bytes=largest * execution.batch * (2 * 3 + 2 * (1 + classes)),
-        waiting_bytes=2 * grid.counts[1] * classes * 8 * grid.halo_px * grid.core_px // 4,
+        waiting_bytes=2 * grid.counts[1] * classes * 8 * grid.blend_px * grid.core_px // 4,
         fixed_bytes=mask.nbytes + (grid.core_px**2 * classes * 2 if probabilities else 0),
     )
 
@@ -302,7 +309,6 @@ def _fingerprint(
     plan: ReadPlan,
     model: Path,
     grid: Grid,
-    stitch: Stitch,
     execution: Execution,
     mask: TissueMask,
     probabilities: bool,
@@ -316,7 +322,7 @@ def _fingerprint(
         "model": hashlib.sha256(model.read_bytes()).hexdigest(),
         "core": grid.core_px,
         "halo": grid.halo_px,
-        "stitch": stitch,
+        "blend": grid.blend_px,
         "device": execution.device.partition(":")[0],
         "precision": execution.precision,
         "compiled": execution.compiled,
@@ -448,7 +454,8 @@ def _close_result(store: ResultStore, fingerprint: dict[str, Any], failures: Seq
     attributes = mark(fingerprint, kind=KIND, state="writing" if failures else "done")
     if failures:
         attributes[KEY]["failures"] = [
-            {"index": list(f.index), "core": [f.core.y, f.core.x, f.core.h, f.core.w], "cause": f.cause} for f in failures
+            {"index": list(f.index), "core": [f.core.y, f.core.x, f.core.h, f.core.w], "cause": f.cause}
+            for f in failures
         ]
     with output_errors(store.path):
         zarr.open_group(store.path, mode="r+", zarr_format=3).update_attributes(attributes)

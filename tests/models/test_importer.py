@@ -132,7 +132,5 @@ def test_missing_and_left_over_tensors_are_refused(tmp_path: Path) -> None:
     tensors = write(path, EspNetConfig(p=1, q=1, classes=3))
     del tensors["up_l3.0.weight"]
     torch.save(tensors, path)
-    with pytest.raises(
-        ModelError, match=r"not an espnet p=1 q=1 with 3 classes: 1 missing \(up_l3.0.weight\)"
-    ):
+    with pytest.raises(ModelError, match=r"not an espnet p=1 q=1 with 3 classes: 1 missing \(up_l3.0.weight\)"):
         import_pth(path, classes="glas-grade", normalisation=PLAIN)

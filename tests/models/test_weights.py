@@ -61,9 +61,7 @@ def test_an_existing_file_is_not_replaced_unasked(saved: Path) -> None:
     save_model(saved, loaded.module, loaded.card, overwrite=True)
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_litter(
-    saved: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_leaves_the_old_file_and_no_litter(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded, before = load_model(saved), saved.read_bytes()
 
     def full(_: int) -> None:
@@ -136,9 +134,7 @@ def broken_json(path: Path) -> None:
         (broken_json, "header is not JSON"),
     ],
 )
-def test_damaged_and_foreign_files_are_refused(
-    saved: Path, damage: Callable[[Path], None], message: str
-) -> None:
+def test_damaged_and_foreign_files_are_refused(saved: Path, damage: Callable[[Path], None], message: str) -> None:
     damage(saved)
     with pytest.raises(ModelError, match=message):
         load_model(saved)

@@ -24,9 +24,7 @@ from wsi_espnet.slides.tissue_mask import TissueMask
 
 CLASSES = ClassTable(
     name="three",
-    classes=tuple(
-        TissueClass(id=i, name=n, color=(i, i, i)) for i, n in enumerate(["stroma", "gland", "tumour"])
-    ),
+    classes=tuple(TissueClass(id=i, name=n, color=(i, i, i)) for i, n in enumerate(["stroma", "gland", "tumour"])),
     glass=0,
 )
 
@@ -54,9 +52,7 @@ def test_areas_do_not_depend_on_blocks(data: st.DataObject, h: int, w: int, bloc
     tissue = TissueMask(cells, (h, w), "auto")
     areas = measure_areas(labels, tissue, CLASSES, 0.25, block=block)
     within = labels[tissue.sample(Region(0, 0, h, w))]
-    assert [a.px for a in (*areas.classes, areas.unlabelled)] == [
-        int((within == i).sum()) for i in (0, 1, 2, 255)
-    ]
+    assert [a.px for a in (*areas.classes, areas.unlabelled)] == [int((within == i).sum()) for i in (0, 1, 2, 255)]
     assert areas.tissue_px == tissue.area_px
     if areas.tissue_px:
         assert math.isclose(sum(a.share_of_tissue for a in (*areas.classes, areas.unlabelled)), 1)
@@ -64,9 +60,7 @@ def test_areas_do_not_depend_on_blocks(data: st.DataObject, h: int, w: int, bloc
 
 def test_area_in_square_millimetres_is_px_times_their_size() -> None:
     labels = np.full((1000, 2000), 2, dtype=np.uint8)
-    areas = measure_areas(
-        labels, TissueMask(np.ones((1, 1), dtype=bool), (1000, 2000), "none"), CLASSES, 0.5 * 0.5
-    )
+    areas = measure_areas(labels, TissueMask(np.ones((1, 1), dtype=bool), (1000, 2000), "none"), CLASSES, 0.5 * 0.5)
     assert areas.classes[2].mm2 == pytest.approx(0.5)
     assert areas.tissue_mm2 == pytest.approx(0.5)
 
@@ -93,9 +87,7 @@ def test_tissue_of_blocks_that_were_never_written_is_unlabelled() -> None:
 
 
 def test_a_zarr_array_is_measured(tmp_path: Path) -> None:
-    labels = zarr.create_array(
-        tmp_path / "l.zarr", shape=(300, 500), chunks=(128, 128), dtype="u1", fill_value=1
-    )
+    labels = zarr.create_array(tmp_path / "l.zarr", shape=(300, 500), chunks=(128, 128), dtype="u1", fill_value=1)
     labels[:100] = 2
     tissue = TissueMask(np.ones((1, 1), dtype=bool), (300, 500), "none")
     assert [a.px for a in measure_areas(labels, tissue, CLASSES, 1.0, block=256).classes] == [

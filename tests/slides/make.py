@@ -63,9 +63,7 @@ def write_slide(
 
 def _tiles(px: Px, side: int, missing: frozenset[tuple[int, int]]) -> Iterator[Px | None]:
     rows, columns = -(-px.shape[0] // side), -(-px.shape[1] // side)
-    padded = np.pad(
-        px, ((0, rows * side - px.shape[0]), (0, columns * side - px.shape[1]), (0, 0)), mode="edge"
-    )
+    padded = np.pad(px, ((0, rows * side - px.shape[0]), (0, columns * side - px.shape[1]), (0, 0)), mode="edge")
     for row in range(rows):
         for column in range(columns):
             tile = padded[row * side : (row + 1) * side, column * side : (column + 1) * side]
@@ -83,9 +81,7 @@ def _aperio(px: Px, shape: tuple[int, int], mpp: float | None) -> str:
     height, width = shape
     head = f"Aperio Image Library v12.0.15 \r\n{width}x{height} [0,0 {width}x{height}]"
     scaled = "" if px.shape[:2] == shape else f" -> {px.shape[1]}x{px.shape[0]}"
-    return f"{head} (256x256){scaled} JPEG/RGB Q=95|AppMag = 20" + (
-        "" if mpp is None else f"|MPP = {mpp:.4f}"
-    )
+    return f"{head} (256x256){scaled} JPEG/RGB Q=95|AppMag = 20" + ("" if mpp is None else f"|MPP = {mpp:.4f}")
 
 
 def _thumbnail(tiff: tifffile.TiffWriter, px: Px) -> None:

@@ -13,9 +13,7 @@ from wsi_espnet.slides.rings import Ring, cover
 POINT = st.tuples(st.floats(-4, 16, width=32), st.floats(-4, 16, width=32))
 
 
-def touched(
-    polygons: list[shapely.Polygon], shape: tuple[int, int]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def touched(polygons: list[shapely.Polygon], shape: tuple[int, int]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """(cells that share area with a union of polygons (x, y), cells that share at least a point)."""
     union = shapely.union_all(polygons)
     shared, met = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)

@@ -78,11 +78,9 @@ def test_a_fractional_downsample_that_comes_near_whole_px_is_read_exactly(folder
 
 
 @pytest.mark.parametrize("downsample", FRACTIONAL)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_px_does_not_depend_on_the_region_it_is_read_in(
-    folder: Path, downsample: float, data: st.DataObject
-) -> None:
+def test_a_px_does_not_depend_on_the_region_it_is_read_in(folder: Path, downsample: float, data: st.DataObject) -> None:
     side, small = FRACTIONAL[downsample]
     path = folder / f"{side}.tif"
     if not path.exists():
@@ -92,9 +90,7 @@ def test_a_px_does_not_depend_on_the_region_it_is_read_in(
         h, w = data.draw(st.integers(1, min(300, small - y))), data.draw(st.integers(1, min(300, small - x)))
         level = slide.levels[1]
         whole = slide.read_level(level, Region(0, 0, small, small))
-        np.testing.assert_array_equal(
-            slide.read_level(level, Region(y, x, h, w)), whole[y : y + h, x : x + w]
-        )
+        np.testing.assert_array_equal(slide.read_level(level, Region(y, x, h, w)), whole[y : y + h, x : x + w])
 
 
 def test_the_coordinates_grid_keeps_its_places(slides: Path, folder: Path) -> None:
@@ -110,9 +106,7 @@ def test_the_coordinates_grid_keeps_its_places(slides: Path, folder: Path) -> No
 
 @settings(max_examples=40, deadline=None)
 @given(mpp=st.floats(0.3, 12), data=st.data())
-def test_an_image_read_in_one_piece_and_in_pieces_is_the_same(
-    smooth: Slide, mpp: float, data: st.DataObject
-) -> None:
+def test_an_image_read_in_one_piece_and_in_pieces_is_the_same(smooth: Slide, mpp: float, data: st.DataObject) -> None:
     plan = smooth.plan(mpp, allow_upsampling=True)
     height, width = plan.shape
     y, x = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
@@ -139,9 +133,7 @@ def test_shrinking_agrees_with_one_resize_of_the_whole_level(smooth: Slide, mpp:
     box = (0, 0, width * plan.level_per_px[1], height * plan.level_per_px[0])
     expected = Image.fromarray(level).resize((width, height), Image.Resampling.HAMMING, box)
     got = smooth.read(plan, Region(0, 0, height, width))
-    inner = np.s_[
-        3:-3, 3:-3
-    ]  # at the very edge Pillow drops the px outside, where the nearest is repeated here
+    inner = np.s_[3:-3, 3:-3]  # at the very edge Pillow drops the px outside, where the nearest is repeated here
     off = np.abs(got.astype(int) - np.asarray(expected))[inner]
     assert off.max() <= 1
     assert np.mean(off == 0) > 0.98
@@ -293,6 +285,19 @@ def test_identity_is_that_of_the_file_not_of_its_place(smooth: Slide, tmp_path: 
     assert str(smooth.path.parent) not in str(smooth.identity())
 
 
+def test_without_a_quick_hash_identity_comes_from_the_bytes(smooth: Slide, tmp_path: Path) -> None:
+    copy = Path(shutil.copy(smooth.path, tmp_path))
+    with copy.open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"?")
+    hashes = set()
+    for path in (smooth.path, copy):
+        with Slide(path) as slide:
+            slide.properties = {}
+            hashes.add(slide.identity()["quickhash"])
+    assert len(hashes) == 2
+
+
 def test_a_pickled_slide_opens_again(smooth: Slide) -> None:
     again = pickle.loads(pickle.dumps(Slide(smooth.path, mpp=0.3)))
     assert again.mpp == (0.3, 0.3)
@@ -378,7 +383,7 @@ def test_a_sparse_slide_is_read_inside_its_bounds_and_fails_where_data_are_absen
     with Slide(slides / "mirax_partial" / "Mirax2-Fluorescence-2.mrxs") as slide:
         assert slide.bounds_l0 == Region(102664, 9153, 7641, 10439)
         assert slide.mpp == (0.3225, 0.3225)
-        with pytest.raises(SlideReadError, match=r"level-0 rows 102664\.\."):
+        with pytest.raises(SlideReadError, match=r"level-0 rows 102400\.\.102912"):
             slide.read(slide.plan(None), Region(0, 0, 300, 300))
         with pytest.raises(SlideReadError, match="level 1"):
             slide.read(slide.plan(0.645), Region(0, 0, 300, 300))

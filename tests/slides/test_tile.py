@@ -83,9 +83,7 @@ def test_the_levels_hold_the_slide_and_its_2_x_2_means(path: Path, fresh: Path) 
         level = group[str(k)][...]
         assert level.shape == (3, *shape)
         if k:
-            blocks = np.pad(
-                expected, ((0, 0), (0, expected.shape[1] % 2), (0, expected.shape[2] % 2)), "edge"
-            )
+            blocks = np.pad(expected, ((0, 0), (0, expected.shape[1] % 2), (0, expected.shape[2] % 2)), "edge")
             means = blocks.reshape(3, shape[0], 2, shape[1], 2).astype(float).mean(axis=(2, 4))
             expected = np.floor(means + 0.5).astype(np.uint8)
         np.testing.assert_array_equal(level, expected)
@@ -106,9 +104,7 @@ def test_the_result_is_a_valid_ngff_image_in_shards(fresh: Path) -> None:
 def test_the_number_of_workers_does_not_change_a_byte(path: Path, fresh: Path, tmp_path: Path) -> None:
     seen = []
     with Slide(path) as slide:
-        out = tile(
-            slide, tmp_path / "out.zarr", mpp=None, workers=4, progress=lambda *done: seen.append(done)
-        )
+        out = tile(slide, tmp_path / "out.zarr", mpp=None, workers=4, progress=lambda *done: seen.append(done))
     assert files(out) == files(fresh)
     assert seen == [(n, 11) for n in range(1, 12)]
 
@@ -166,9 +162,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(path: Path, fresh: Pa
     assert files(out) == files(fresh)
 
 
-def test_a_run_killed_while_it_writes_leaves_no_half_of_a_file(
-    path: Path, fresh: Path, tmp_path: Path
-) -> None:
+def test_a_run_killed_while_it_writes_leaves_no_half_of_a_file(path: Path, fresh: Path, tmp_path: Path) -> None:
     whole, out = files(fresh), tmp_path / "out.zarr"
     process = run(path, out, -1)
     deadline = time.monotonic() + 30
@@ -299,9 +293,7 @@ def test_an_output_below_a_file_is_an_output_error(path: Path, tmp_path: Path) -
         tile(slide, tmp_path / "file" / "out.zarr", mpp=None)
 
 
-def test_arguments_that_cannot_work_are_refused_before_anything_is_written(
-    path: Path, tmp_path: Path
-) -> None:
+def test_arguments_that_cannot_work_are_refused_before_anything_is_written(path: Path, tmp_path: Path) -> None:
     with Slide(path) as slide:
         with pytest.raises(ScaleError, match="--allow-upsampling"):
             tile(slide, tmp_path / "out.zarr", mpp=0.25)

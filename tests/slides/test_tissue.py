@@ -35,9 +35,7 @@ def disk(shape: tuple[int, int], centre: tuple[float, float], radius: float) -> 
     return (y - centre[0]) ** 2 + (x - centre[1]) ** 2 < radius**2
 
 
-def stained(
-    slide: Rgb, where: Bools, *, colors: tuple[tuple[int, int, int], ...] = (EOSIN, HAEMATOXYLIN)
-) -> Rgb:
+def stained(slide: Rgb, where: Bools, *, colors: tuple[tuple[int, int, int], ...] = (EOSIN, HAEMATOXYLIN)) -> Rgb:
     """The slide with tissue of two colours in patches of about 40 um."""
     rng = np.random.default_rng(2)
     patch = ndi.gaussian_filter(rng.normal(size=where.shape), 10 / MPP) > 0
@@ -47,9 +45,7 @@ def stained(
     return out
 
 
-def stroke(
-    slide: Rgb, points: list[tuple[int, int]], color: tuple[int, int, int], width_px: int
-) -> tuple[Rgb, Bools]:
+def stroke(slide: Rgb, points: list[tuple[int, int]], color: tuple[int, int, int], width_px: int) -> tuple[Rgb, Bools]:
     """The slide under a stroke of ink through (x, y) points, and where the ink is."""
     where = Image.new("1", slide.shape[1::-1])
     ImageDraw.Draw(where).line(points, fill=1, width=width_px, joint="curve")
@@ -138,9 +134,7 @@ def test_specks_are_dropped_and_small_pieces_are_not() -> None:
     assert mask[piece].all()
 
 
-@pytest.mark.parametrize(
-    "ink", [(35, 60, 175), (20, 140, 70), (30, 150, 200), (25, 25, 30), (215, 30, 45)], ids=str
-)
+@pytest.mark.parametrize("ink", [(35, 60, 175), (20, 140, 70), (30, 150, 200), (25, 25, 30), (215, 30, 45)], ids=str)
 def test_pen_on_glass_is_dropped_and_tissue_beside_it_stays(ink: tuple[int, int, int]) -> None:
     ring = [(round(330 + 300 * np.cos(t)), round(350 + 300 * np.sin(t))) for t in np.linspace(0, 6.3, 60)]
     slide, pen = stroke(stained(glass(SHAPE), BLOB), [*ring, (880, 20)], ink, 50)

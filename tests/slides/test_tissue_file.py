@@ -69,9 +69,7 @@ def test_a_mask_finer_than_the_plan_loses_no_line(tmp_path: Path, source: ArrayS
     assert mask.area_px == 900
 
 
-def test_of_a_pyramid_the_coarsest_level_that_is_fine_enough_is_read(
-    tmp_path: Path, source: ArraySource
-) -> None:
+def test_of_a_pyramid_the_coarsest_level_that_is_fine_enough_is_read(tmp_path: Path, source: ArraySource) -> None:
     full = np.zeros((1400, 1800), dtype=np.uint8)
     full[:, 900:] = 1
     with tifffile.TiffWriter(tmp_path / "m.tif") as tif:
@@ -158,9 +156,7 @@ def test_all_forms_of_geojson_give_the_same_mask(tmp_path: Path, source: ArraySo
 def test_outlines_count_from_the_corner_of_the_bounds(tmp_path: Path) -> None:
     source = blank((1000, 1200))
     source.bounds_l0 = Region(150, 250, *PLAN_SHAPE)
-    (tmp_path / "m.geojson").write_text(
-        json.dumps({"type": "Polygon", "coordinates": [square(100, 200, 300)]})
-    )
+    (tmp_path / "m.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [square(100, 200, 300)]}))
     for mpp, px in ((None, 1), (8.0, 2)):
         mask = load_tissue(tmp_path / "m.geojson", source, source.plan(mpp))
         assert mask.box(Region(0, 0, *mask.shape)) == Region(200 // px, 100 // px, 300 // px, 300 // px)

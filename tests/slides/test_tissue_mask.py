@@ -72,9 +72,7 @@ def test_a_region_is_touched_if_any_tissue_cell_shares_area_with_it(mask: Tissue
 
 
 @given(masks(), regions())
-def test_box_is_the_smallest_region_that_holds_the_overlapping_cells(
-    mask: TissueMask, region: Region
-) -> None:
+def test_box_is_the_smallest_region_that_holds_the_overlapping_cells(mask: TissueMask, region: Region) -> None:
     (rows, cols), (h, w) = mask.mask.shape, mask.shape
     cells = overlap(mask, region)
     if not cells:
@@ -108,9 +106,7 @@ def test_a_slide_of_a_hundred_thousand_px_does_not_drift() -> None:
     st.integers(1, 20),
     st.integers(1, 20),
 )
-def test_coarsening_keeps_every_cell_that_overlaps_tissue(
-    fine: NDArray[np.bool_], rows: int, cols: int
-) -> None:
+def test_coarsening_keeps_every_cell_that_overlaps_tissue(fine: NDArray[np.bool_], rows: int, cols: int) -> None:
     expected = np.zeros((rows, cols), dtype=bool)
     h, w = fine.shape
     for i, j in np.argwhere(fine).tolist():

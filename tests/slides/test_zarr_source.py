@@ -162,9 +162,7 @@ def drop_attributes(node: dict[str, Any]) -> None:
 
 
 def rotate(node: dict[str, Any]) -> None:
-    node["attributes"]["ome"]["multiscales"][0]["coordinateTransformations"] = [
-        {"type": "rotation", "rotation": []}
-    ]
+    node["attributes"]["ome"]["multiscales"][0]["coordinateTransformations"] = [{"type": "rotation", "rotation": []}]
 
 
 def swap_axes(node: dict[str, Any]) -> None:

@@ -39,9 +39,7 @@ def test_all_eight_poses_occur() -> None:
 
 
 def test_an_image_smaller_than_the_crop_is_mirrored() -> None:
-    rgb, labels = augment.place_and_scale(
-        *image_with_its_mask(40, 50), side_px=72, rng=np.random.default_rng(0)
-    )
+    rgb, labels = augment.place_and_scale(*image_with_its_mask(40, 50), side_px=72, rng=np.random.default_rng(0))
     assert rgb.shape == (72, 72, 3)
     assert ((rgb[..., 0] < 130) != (labels == 2)).mean() < 0.03
 

@@ -49,9 +49,7 @@ def images() -> list[GlasImage]:
         rgb = rng.integers(180, 230, (72, 80, 3), dtype=np.uint8)
         rgb[glands > 0] -= np.array([120, 60, 20] if grade == 1 else [20, 60, 120], np.uint8)
         name = ("benign", "malignant")[grade - 1]
-        made.append(
-            GlasImage(name=str(i), patient=patient, grade=name, rgb=rgb, labels=glands * np.uint8(grade))
-        )
+        made.append(GlasImage(name=str(i), patient=patient, grade=name, rgb=rgb, labels=glands * np.uint8(grade)))
     return made
 
 
@@ -71,9 +69,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(images: list[GlasImage], tmp_path
             on_step=kill_in_the_second_epoch,
         )
     steps: list[int] = []
-    again = train(
-        images, tmp_path / "cut", SMALL, init=None, command="test", on_step=lambda s, _: steps.append(s)
-    )
+    again = train(images, tmp_path / "cut", SMALL, init=None, command="test", on_step=lambda s, _: steps.append(s))
     assert steps == [5, 6, 7, 8]
     assert again.read_bytes() == whole.read_bytes()
     assert (tmp_path / "cut/log.csv").read_bytes() == (tmp_path / "whole/log.csv").read_bytes()

@@ -62,9 +62,7 @@ def read_glas(folder: str | Path) -> list[GlasImage]:
         return [_read(folder, row) for row in csv.DictReader(file)]
 
 
-def split_by_patient(
-    images: Sequence[GlasImage], held_out: Collection[str]
-) -> tuple[list[GlasImage], list[GlasImage]]:
+def split_by_patient(images: Sequence[GlasImage], held_out: Collection[str]) -> tuple[list[GlasImage], list[GlasImage]]:
     """(training, validation): no patient is on both sides.
 
     The official split of the challenge shares patients between its parts and so cannot measure
@@ -81,9 +79,7 @@ def split_by_patient(
     training = [image for image in images if image.patient not in held_out]
     validation = [image for image in images if image.patient in held_out]
     if not training or not validation:
-        raise UsageError(
-            f"{len(training)} images for training and {len(validation)} held out; neither may be empty"
-        )
+        raise UsageError(f"{len(training)} images for training and {len(validation)} held out; neither may be empty")
     return training, validation
 
 

@@ -69,10 +69,8 @@ class Job:
         Picklable; called once per process.
     plan, tissue, sink
         What is read, where the tissue is, where results go.
-    halo_px
-        Of the grid.
-    blend
-        Whether windows are averaged where they meet, or each core is taken as it is.
+    blend_px
+        Half the width of the strip in which neighbours are averaged; 0 takes each core as it is.
     glass
         Id of px outside the tissue.
     classes
@@ -89,8 +87,7 @@ class Job:
     plan: ReadPlan
     tissue: TissueMask
     sink: Sink
-    halo_px: int
-    blend: bool
+    blend_px: int
     glass: int
     classes: int
     keep_probabilities: bool
@@ -159,7 +156,12 @@ def _resources(job: Job) -> _Resources:
 
 
 def build_graph(
-    job: Job, windows: Mapping[Index, Window], todo: Sequence[Index], *, batch: int, level_shapes: Sequence[tuple[int, int]]
+    job: Job,
+    windows: Mapping[Index, Window],
+    todo: Sequence[Index],
+    *,
+    batch: int,
+    level_shapes: Sequence[tuple[int, int]],
 ) -> tuple[Graph, list[Any], list[Any]]:
     """The graph that finishes the cores in `todo` and the pyramid above them.
 
@@ -182,7 +184,7 @@ def build_graph(
         Graph; keys of the cores; keys at the top of the pyramid.
     """
     graph: Graph = {"job": job}
-    meets = {index: _neighbours(index, windows) if job.blend else {} for index in windows}
+    meets = {index: _neighbours(index, windows) if job.blend_px else {} for index in windows}
     needed = sorted({n for index in todo for n in (index, *meets[index])})
     for group in _groups(needed, windows, batch):
         key = ("windows", *group[0])
@@ -259,7 +261,7 @@ def _neighbours(index: Index, windows: Mapping[Index, Window]) -> dict[Index, Wi
 
 
 def _add_levels(graph: Graph, todo: Sequence[Index], level_shapes: Sequence[tuple[int, int]]) -> list[Any]:
-    children = {index: ("core", *index) for index in todo}
+    children: dict[Index, Any] = {index: ("core", *index) for index in todo}
     for level in range(1, len(level_shapes)):
         parents: dict[Index, list[Any]] = {}
         for (row, column), key in children.items():
@@ -293,7 +295,7 @@ def _compute(
         labels, probabilities = prediction.labels[place], prediction.probabilities[place]
         place += 1
         results.append(
-            split(window, near, labels, probabilities, halo_px=job.halo_px, keep_all=job.keep_probabilities)
+            split(window, near, labels, probabilities, blend_px=job.blend_px, keep_all=job.keep_probabilities)
         )
     return results
 
@@ -346,7 +348,7 @@ def _finish(
         return own
     strips = [Strip(other, piece) for other, piece in zip(others, pieces, strict=True) if piece is not None]
     labels, probabilities = blend(
-        window, own, strips, halo_px=job.halo_px, classes=job.classes, keep_all=job.keep_probabilities
+        window, own, strips, blend_px=job.blend_px, classes=job.classes, keep_all=job.keep_probabilities
     )
     rows, columns = (
         slice(window.box.y - window.core.y, window.box.y - window.core.y + window.box.h),

@@ -1,9 +1,9 @@
 """How windows become one image: who contributes where, with which weight. Pure, no task or file is known here.
 
-Two neighbours, side by side; `r` are the px where both have something to say, twice the halo wide:
+Two neighbours, side by side; `r` are the px where both have something to say, `blend_px` on each side of the border:
 
-    window a   |hhhh|cccccccccrrrr|rrrr
-    window b                  rrrr|rrrrccccccccc|hhhh|
+    window a   |hhhh|ccccccccccrr|rrhh|
+    window b             |hhrr|rrcccccccccc|hhhh|
 
 In `r` their probabilities are averaged with weights that go from 1 to 0 as a squared cosine across the strip, so
 that the weights of both add up to 1. Everywhere else a window stands alone and its labels are final at once. Only
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numcodecs import Zstd
@@ -85,7 +86,7 @@ def split(
     labels: Bytes,
     probabilities: Bytes,
     *,
-    halo_px: int,
+    blend_px: int,
     keep_all: bool,
 ) -> tuple[Own, dict[tuple[int, int], Piece]]:
     """Cut what the network said into what the window keeps and a strip for each neighbour.
@@ -100,8 +101,8 @@ def split(
         (h, w) over `window.read`.
     probabilities
         (C, h, w) over `window.read`, 0..255.
-    halo_px
-        Of the grid.
+    blend_px
+        Half the width of the strip in which neighbours are averaged.
     keep_all
         Whether probabilities are wanted for px that no neighbour reaches, too.
 
@@ -116,7 +117,7 @@ def split(
         return Piece(region, Packed.of(probabilities[:, rows, columns]))
 
     shared, alone = [], []
-    for zone in zones(window.box, halo_px):
+    for zone in zones(window.box, blend_px):
         if any(intersect(zone, n.reach) for n in neighbours.values()):
             shared.append(piece(zone))
         elif keep_all:
@@ -128,7 +129,7 @@ def split(
 
 
 def blend(
-    window: Window, own: Own, strips: Sequence[Strip], *, halo_px: int, classes: int, keep_all: bool
+    window: Window, own: Own, strips: Sequence[Strip], *, blend_px: int, classes: int, keep_all: bool
 ) -> tuple[Bytes, Bytes | None]:
     """Average a window with its neighbours where they meet.
 
@@ -140,8 +141,8 @@ def blend(
         What it says itself.
     strips
         What its neighbours say, in the order of the grid (the sum depends on it in its last bit).
-    halo_px
-        Of the grid.
+    blend_px
+        Half the width of the strip in which neighbours are averaged.
     classes
         Number of classes C.
     keep_all
@@ -155,7 +156,7 @@ def blend(
     labels = own.labels.array().copy()
     kept = np.zeros((classes, *window.box.shape), np.uint8) if keep_all else None
     for piece in own.shared:
-        mean = _average(window, piece, strips, halo_px)
+        mean = _average(window, piece, strips, blend_px)
         rows, columns = _relative(piece.region, window.box)
         if any(intersect(piece.region, strip.piece.region) for strip in strips):
             labels[rows, columns] = mean.argmax(axis=0)
@@ -168,8 +169,8 @@ def blend(
     return labels, kept
 
 
-def zones(box: Region, halo_px: int) -> list[Region]:
-    """The box in up to nine parts: corners and sides of a halo's width, where neighbours may reach, and the rest.
+def zones(box: Region, blend_px: int) -> list[Region]:
+    """The box in up to nine parts: corners and sides where neighbours may reach, and the rest.
 
     Examples
     --------
@@ -178,34 +179,34 @@ def zones(box: Region, halo_px: int) -> list[Region]:
     """
     return [
         Region(y.start, x.start, y.length, x.length)
-        for y in _thirds(Span(box.y, box.y + box.h), halo_px)
-        for x in _thirds(Span(box.x, box.x + box.w), halo_px)
+        for y in _thirds(Span(box.y, box.y + box.h), blend_px)
+        for x in _thirds(Span(box.x, box.x + box.w), blend_px)
     ]
 
 
-def weight(box: Region, region: Region, halo_px: int) -> NDArray[np.float32]:
-    """Weight of a window on `box` at the px of `region`: 1 inside, a squared cosine over twice the halo at each side.
+def weight(box: Region, region: Region, blend_px: int) -> NDArray[np.float32]:
+    """Weight of a window on `box` at the px of `region`: 1 inside, a squared cosine over twice `blend_px` at each side.
 
     Returns
     -------
     numpy.ndarray
-        (h, w) float32, in (0, 1] within the box and its halo.
+        (h, w) float32, in (0, 1] within the box and `blend_px` around it.
     """
-    y = _ramp(Span(box.y, box.y + box.h), Span(region.y, region.y + region.h), halo_px)
-    x = _ramp(Span(box.x, box.x + box.w), Span(region.x, region.x + region.w), halo_px)
+    y = _ramp(Span(box.y, box.y + box.h), Span(region.y, region.y + region.h), blend_px)
+    x = _ramp(Span(box.x, box.x + box.w), Span(region.x, region.x + region.w), blend_px)
     return y[:, None] * x[None, :]
 
 
-def _average(window: Window, piece: Piece, strips: Sequence[Strip], halo_px: int) -> NDArray[np.float32]:
+def _average(window: Window, piece: Piece, strips: Sequence[Strip], blend_px: int) -> NDArray[np.float32]:
     """(C, h, w) float32 over the piece's region, 0..255."""
-    mine = weight(window.box, piece.region, halo_px)
+    mine = weight(window.box, piece.region, blend_px)
     total = piece.probabilities.array() * mine
     weights = mine.copy()
     for strip in strips:
         common = intersect(piece.region, strip.piece.region)
         if common is None:
             continue
-        theirs = weight(strip.window.box, common, halo_px)
+        theirs = weight(strip.window.box, common, blend_px)
         rows, columns = _relative(common, piece.region)
         from_rows, from_columns = _relative(common, strip.piece.region)
         total[:, rows, columns] += strip.piece.probabilities.array()[:, from_rows, from_columns] * theirs
@@ -213,17 +214,17 @@ def _average(window: Window, piece: Piece, strips: Sequence[Strip], halo_px: int
     return total / weights
 
 
-def _ramp(box: Span, at: Span, halo_px: int) -> NDArray[np.float32]:
+def _ramp(box: Span, at: Span, blend_px: int) -> NDArray[np.float32]:
     centres = np.arange(at.start, at.stop, dtype=np.float64) + 0.5
-    if halo_px == 0:
+    if blend_px == 0:
         return ((centres > box.start) & (centres < box.stop)).astype(np.float32)
-    depth = np.minimum(centres - (box.start - halo_px), (box.stop + halo_px) - centres) / (2 * halo_px)
+    depth = np.minimum(centres - (box.start - blend_px), (box.stop + blend_px) - centres) / (2 * blend_px)
     return np.square(np.sin(np.clip(depth, 0, 1) * (np.pi / 2))).astype(np.float32)
 
 
-def _thirds(span: Span, halo_px: int) -> list[Span]:
-    cuts = sorted({span.start, min(span.start + halo_px, span.stop), max(span.stop - halo_px, span.start), span.stop})
-    return [Span(a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+def _thirds(span: Span, blend_px: int) -> list[Span]:
+    cuts = sorted({span.start, min(span.start + blend_px, span.stop), max(span.stop - blend_px, span.start), span.stop})
+    return [Span(a, b) for a, b in pairwise(cuts)]
 
 
 def _inside(window: Window, region: Region) -> tuple[slice, slice]:

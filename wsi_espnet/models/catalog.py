@@ -107,9 +107,7 @@ def _read_header(path: Path) -> dict[str, object]:
     except OSError as exc:
         raise ModelError(f"cannot read the model file {path}: {exc.strerror}") from exc
     if len(text) < length:
-        raise ModelError(
-            f"{path} is damaged: its header ends after {len(text)} of {length} bytes; fetch it again"
-        )
+        raise ModelError(f"{path} is damaged: its header ends after {len(text)} of {length} bytes; fetch it again")
     try:
         header = json.loads(text)
     except ValueError as exc:
@@ -136,9 +134,7 @@ def _refuse_truncated(path: Path, header: dict[str, object], data_start: int) ->
     expected = data_start + max(ends, default=0)
     size = path.stat().st_size
     if size != expected:
-        raise ModelError(
-            f"{path} is damaged: it has {size} bytes, its header tells of {expected}; fetch it again"
-        )
+        raise ModelError(f"{path} is damaged: it has {size} bytes, its header tells of {expected}; fetch it again")
 
 
 def _first_line(exc: ValidationError) -> str:

@@ -90,9 +90,7 @@ def import_pth(
     config = config_of(tensors, path)
     table = class_table(classes if classes is not None else _guess_table(config.classes, path))
     if len(table) != config.classes:
-        raise ModelError(
-            f"{path} has {config.classes} outputs, the class table {table.name!r} {len(table)} classes"
-        )
+        raise ModelError(f"{path} has {config.classes} outputs, the class table {table.name!r} {len(table)} classes")
     if normalisation is None and table.name not in NORMALISATIONS:
         raise ModelError(
             f"the mean and std that {path} was trained with are not in the file and not known for "
@@ -110,11 +108,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"cannot read {path}: {exc.strerror}") from exc
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as exc:
         raise ModelError(f"{path} is not a PyTorch file of plain tensors, or is damaged") from exc
-    if (
-        not isinstance(content, dict)
-        or not all(isinstance(t, Tensor) for t in content.values())
-        or not content
-    ):
+    if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()) or not content:
         raise ModelError(f"{path} does not hold a state dict, that is names with tensors")
     tensors = {k: t for k, t in content.items() if not k.endswith("num_batches_tracked")}
     if "classifier.weight" not in tensors and all(k.startswith("encoder.") for k in tensors):
@@ -128,9 +122,7 @@ def config_of(tensors: dict[str, Tensor], path: Path) -> EspNetConfig:
     prefix = "encoder." if full else ""
     head = tensors.get("classifier.weight" if full else "classifier.conv.weight")
     if head is None or f"{prefix}level1.conv.weight" not in tensors or head.ndim != 4:
-        raise ModelError(
-            f"{path} is not an ESPNet or ESPNet-C: its classifier or first convolution is missing"
-        )
+        raise ModelError(f"{path} is not an ESPNet or ESPNet-C: its classifier or first convolution is missing")
     classes = head.shape[0]
     skip = 19
     if full and "conv.conv.weight" in tensors:
@@ -164,9 +156,7 @@ def _count(tensors: dict[str, Tensor], prefix: str) -> int:
 
 def _guess_table(classes: int, path: Path) -> str:
     if classes not in _TABLE_BY_CLASSES:
-        raise ModelError(
-            f"{path} has {classes} outputs, and what they mean is not in the file; name a class table"
-        )
+        raise ModelError(f"{path} has {classes} outputs, and what they mean is not in the file; name a class table")
     return _TABLE_BY_CLASSES[classes]
 
 

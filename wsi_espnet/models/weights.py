@@ -83,9 +83,7 @@ def save_model(path: str | Path, module: nn.Module, card: ModelCard, *, overwrit
     if path.suffix != SUFFIX:
         raise OutputError(f"a model file must end in {SUFFIX}, got {path.name!r}")
     if path.exists() and not overwrite:
-        raise OutputError(
-            f"{path} exists and is not replaced; choose another name or allow it with overwrite=True"
-        )
+        raise OutputError(f"{path} exists and is not replaced; choose another name or allow it with overwrite=True")
     tensors = {key: t.detach().cpu().contiguous() for key, t in module.state_dict().items()}
     wanted = build(card.network).state_dict()
     ensure_same_tensors(tensors, wanted, f"the module for {path} does not fit its card")

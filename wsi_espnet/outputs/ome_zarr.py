@@ -89,7 +89,10 @@ class ResultStore:
             labels.update_attributes(ngff.labels_group_attributes([CLASSES, TISSUE]))
             multiscale = ngff.multiscales(name=CLASSES, axes="yx", levels=levels, method="majority of 2 x 2")
             self._create_levels(
-                labels.require_group(CLASSES), ngff.label_attributes(multiscale, table), leading=(), fill=self.glass
+                labels.require_group(CLASSES),
+                ngff.label_attributes(multiscale, table),
+                leading=(),
+                fill=self.glass,
             )
             if self.probabilities:
                 multiscale = ngff.multiscales(name=f"{name} probabilities", axes="cyx", levels=levels, method="mean")
@@ -126,7 +129,9 @@ class ResultStore:
     def reduce(self, level: int, row: int, column: int) -> None:
         """Make one shard of level `level` (> 0) from up to four shards of the finer one."""
         shard = self._region(level, row, column)
-        children = [c for c in self._children(level, row, column) if self._shard(self._names[0], level - 1, *c).is_file()]
+        children = [
+            c for c in self._children(level, row, column) if self._shard(self._names[0], level - 1, *c).is_file()
+        ]
         if not children:
             return
         with output_errors(self.path):
@@ -214,7 +219,9 @@ class ResultStore:
             )
 
 
-def write_image(path: Path, px: NDArray[np.uint8], plan: ReadPlan, *, levels: int, name: str, marks: dict[str, Any]) -> None:
+def write_image(
+    path: Path, px: NDArray[np.uint8], plan: ReadPlan, *, levels: int, name: str, marks: dict[str, Any]
+) -> None:
     """Make the root group: an RGB image (h, w, 3) of `levels` levels, placed by its (coarse) plan.
 
     `marks` are further attributes of the group.
@@ -263,5 +270,3 @@ def chunk_px(core_px: int) -> int:
     """
     sides = [side for side in range(8, min(CHUNK_PX, core_px) + 1, 8) if core_px % side == 0]
     return max(sides)
-
-

@@ -83,8 +83,7 @@ def draw_overview(
     h, w = thumbnail.shape[:2]
     if labels.shape != (h, w) or tissue.shape != (h, w):
         raise GeometryError(
-            f"an overview needs labels and tissue of the thumbnail's {(h, w)} px, got {labels.shape} and "
-            f"{tissue.shape}"
+            f"an overview needs labels and tissue of the thumbnail's {(h, w)} px, got {labels.shape} and {tissue.shape}"
         )
     failed = (labels == UNLABELLED) & tissue
     entries = _entries(classes, areas, failed=bool(failed.any()))
@@ -188,9 +187,7 @@ def _at(where: Bools, size: tuple[int, int], *, least: float) -> Image.Image:
 def _entries(classes: ClassTable, areas: Areas | None, *, failed: bool) -> list[_Entry]:
     side = (SWATCH, SWATCH)
     of = {area.id: area for area in (*areas.classes, areas.unlabelled)} if areas else {}
-    entries = [
-        _Entry(_swatch(c.color, clear=c.id == classes.glass), c.name, of.get(c.id)) for c in classes.classes
-    ]
+    entries = [_Entry(_swatch(c.color, clear=c.id == classes.glass), c.name, of.get(c.id)) for c in classes.classes]
     if failed or (areas and areas.unlabelled.px):
         entries.append(_Entry(alarm_hatch(side), "failed: could not be read", of.get(UNLABELLED)))
     return [*entries, _Entry(glass_hatch(side), "skipped: glass", None)]

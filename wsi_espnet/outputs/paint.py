@@ -26,9 +26,7 @@ Rgb = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
 
 
-def paint_classes(
-    thumbnail: Rgb, labels: NDArray[np.uint8], tissue: Bools, classes: ClassTable
-) -> Image.Image:
+def paint_classes(thumbnail: Rgb, labels: NDArray[np.uint8], tissue: Bools, classes: ClassTable) -> Image.Image:
     """RGB image: the thumbnail, tinted by class within the tissue, but not where it is glass or failed."""
     colors = np.zeros((UNLABELLED + 1, 3), dtype=np.float32)
     covers = np.zeros(UNLABELLED + 1, dtype=np.bool_)
@@ -55,9 +53,7 @@ def outline(labels: NDArray[np.uint8], tissue: Bools, classes: ClassTable) -> tu
     colors = np.zeros((UNLABELLED + 1, 3), dtype=np.uint8)
     for c in classes.classes:
         colors[c.id] = c.color
-    painted = (
-        tissue & (labels != UNLABELLED) & (labels != (UNLABELLED if classes.glass is None else classes.glass))
-    )
+    painted = tissue & (labels != UNLABELLED) & (labels != (UNLABELLED if classes.glass is None else classes.glass))
     shown = np.where(painted, labels, UNLABELLED)
     edge = np.zeros_like(painted)
     down, right = shown[1:] != shown[:-1], shown[:, 1:] != shown[:, :-1]
@@ -136,9 +132,7 @@ def draw_scale_bar(image: Image.Image, um_per_px: float) -> None:
     length, text, face = um / um_per_px, length_text(um), font(24)
     wide = max(length, draw.textlength(text, font=face))
     left, bottom = 18, image.height - 18
-    draw.rounded_rectangle(
-        (left - 8, bottom - 54, left + wide + 24, bottom + 8), 8, fill=(255, 255, 255, 225)
-    )
+    draw.rounded_rectangle((left - 8, bottom - 54, left + wide + 24, bottom + 8), 8, fill=(255, 255, 255, 225))
     middle = left + 8 + wide / 2
     draw.rectangle((middle - length / 2, bottom - 12, middle + length / 2, bottom - 5), fill=INK)
     draw.text((middle, bottom - 18), text, font=face, fill=INK, anchor="ms")

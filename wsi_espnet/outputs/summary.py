@@ -62,11 +62,11 @@ def _level(store: ResultStore, coarse: ReadPlan, plan: ReadPlan) -> int:
 
 def _sample(tissue: TissueMask, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.bool_]:
     cells = tissue.mask.shape
-    at = (np.minimum(px * n // extent, n - 1) for px, n, extent in zip((rows, columns), cells, tissue.shape, strict=True))
+    at = (
+        np.minimum(px * n // extent, n - 1) for px, n, extent in zip((rows, columns), cells, tissue.shape, strict=True)
+    )
     return tissue.mask[np.ix_(*at)]
 
 
 def _clipped(index: NDArray[np.int64], extent: int) -> NDArray[np.int64]:
     return np.clip(index, 0, extent - 1)
-
-

@@ -44,14 +44,9 @@ def bounds_l0(properties: Mapping[str, str], shape: tuple[int, int]) -> Region:
 def associated_sizes(properties: Mapping[str, str]) -> dict[str, tuple[int, int]]:
     """(height, width) of label, macro and such by name, without decoding: a damaged one breaks the handle."""
     prefix, suffix = "openslide.associated.", ".width"
-    names = [
-        key[len(prefix) : -len(suffix)]
-        for key in properties
-        if key.startswith(prefix) and key.endswith(suffix)
-    ]
+    names = [key[len(prefix) : -len(suffix)] for key in properties if key.startswith(prefix) and key.endswith(suffix)]
     return {
-        name: (int(properties[f"{prefix}{name}.height"]), int(properties[f"{prefix}{name}.width"]))
-        for name in names
+        name: (int(properties[f"{prefix}{name}.height"]), int(properties[f"{prefix}{name}.width"])) for name in names
     }
 
 

@@ -190,10 +190,15 @@ def _read_clamped(rect: Region, valid: Region, read_level: ReadLevel) -> NDArray
     inner = read_level(Region(y0, x0, y1 - y0, x1 - x0))
     if inner.shape[:2] == rect.shape:
         return inner
-    # Where the rectangle misses `valid` altogether, its one nearest row or column is repeated.
-    rows = np.clip(np.arange(rect.y, rect.y + rect.h), y0, y1 - 1) - y0
-    columns = np.clip(np.arange(rect.x, rect.x + rect.w), x0, x1 - 1) - x0
-    return inner[rows[:, None], columns[None, :]]
+    down = _missing(rect.y, rect.h, y0, y1 - y0)
+    right = _missing(rect.x, rect.w, x0, x1 - x0)
+    return np.pad(inner, (down, right, (0, 0)), mode="edge")
+
+
+def _missing(start: int, extent: int, got: int, got_extent: int) -> tuple[int, int]:
+    """How many px to repeat before and after; an interval that misses `valid` got its one nearest px."""
+    before = min(max(got - start, 0), extent - got_extent)
+    return before, extent - got_extent - before
 
 
 def _clamp(start: int, extent: int, low: int, room: int) -> tuple[int, int]:

@@ -91,7 +91,7 @@ def _download(url: str, sha256: str) -> bytes:
 SAMPLES = {
     "colon": Sample(
         summary="Colon glands in the colours of H&E, composed on the spot from a picture in scikit-image",
-        terms="made from a picture of the Human Protein Atlas as distributed with scikit-image",
+        terms="made from a picture of the CMMI that scikit-image ships, with no known copyright restrictions",
         content=colon_slide,
     ),
     "cmu-small": Sample(

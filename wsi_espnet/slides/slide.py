@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -35,17 +36,23 @@ LEAD_PX = 64
 EXACT_PX = 1 / 1024
 """Positions this near to a whole px are exact: cairo, which OpenSlide draws with, rounds them to 1/256 px."""
 
+ON_GRID = frozenset({"aperio", "dicom", "generic-tiff", "hamamatsu", "philips"})
+"""Formats whose tiles lie at whole px of their level: there a read may start anywhere.
+
+In others (MIRAX, Ventana, Leica) tiles may lie between px, and OpenSlide rounds their places to 1/256 px as seen from
+where a read starts, which changes px by 1 grey level.
+"""
+
 
 class Slide:
     """A slide behind OpenSlide, read at any mpp, by many threads at once.
 
     Positions. OpenSlide takes a location in whole level-0 px. On a level whose downsample is not a whole
     number, most level px do not start at one, and OpenSlide then interpolates: px come out blurred and
-    shifted by up to half a level-0 px, differently for every location. Such a level is read in the blocks
-    of a fixed lattice, each from the best location within `LEAD_PX` before it, so a px does not depend on
-    the region it is read in. Its residual shift is 0 where that location is exact to `EXACT_PX`, and never
-    above half a level-0 px, which is 0.5 / downsample level px. Levels with a whole downsample are exact
-    everywhere.
+    shifted by up to half a level-0 px, differently for every location. So levels are read in the blocks of
+    a fixed lattice, each from the best location within `LEAD_PX` before it, and a px does not depend on the
+    region it is read in. Its residual shift is 0 where that location is exact to `EXACT_PX`, and never above
+    half a level-0 px, which is 0.5 / downsample level px. Levels with a whole downsample are exact.
 
     Failures. After an error an OpenSlide handle refuses every further read: it is replaced by a fresh one,
     and the read is repeated alone before it is blamed.
@@ -107,9 +114,7 @@ class Slide:
     def __repr__(self) -> str:
         height, width = self.levels[0].shape
         levels = len(self.levels)
-        return (
-            f"Slide({self.path.name}, {self.vendor}, {height} x {width} px, {levels} levels, mpp={self.mpp})"
-        )
+        return f"Slide({self.path.name}, {self.vendor}, {height} x {width} px, {levels} levels, mpp={self.mpp})"
 
     def __reduce__(self) -> tuple[Callable[..., Slide], tuple[Path, float | None]]:
         return _reopen, (self.path, self._given_mpp)
@@ -125,9 +130,7 @@ class Slide:
     def close(self) -> None:
         """Let go of the file; a read that is under way in another thread ends first."""
         with self._lock:
-            self._handle = (
-                None  # OpenSlide closes it when the last thread lets go: closing earlier would crash
-            )
+            self._handle = None  # OpenSlide closes it when the last thread lets go: closing earlier would crash
 
     def plan(self, mpp: float | None, *, allow_upsampling: bool = False) -> ReadPlan:
         """How to read the slide at `mpp` um per px; None reads level 0 as it is.
@@ -173,8 +176,9 @@ class Slide:
     def read_level(self, level: Level, region: Region) -> NDArray[np.uint8]:
         """Px of a region of one level as they are stored: level px inside the level -> uint8 (h, w, 3)."""
         out = np.empty((*region.shape, 3), np.uint8)
-        columns = list(_cuts(region.x, region.w, level.downsample))
-        for y_start, y, y_stop in _cuts(region.y, region.h, level.downsample):
+        exact = level.downsample.is_integer() and self.vendor in ON_GRID
+        columns = list(_cuts(region.x, region.w, None if exact else level.downsample))
+        for y_start, y, y_stop in _cuts(region.y, region.h, None if exact else level.downsample):
             for x_start, x, x_stop in columns:
                 image = self._read_rgba(level, Region(y_start, x_start, y_stop - y_start, x_stop - x_start))
                 kept = np.asarray(_on_white(image))[y - y_start :, x - x_start :]
@@ -187,7 +191,7 @@ class Slide:
             "kind": "slide",
             "name": self.path.name,
             "bytes": self.path.stat().st_size,
-            "quickhash": self.properties.get(openslide.PROPERTY_NAME_QUICKHASH1, ""),
+            "quickhash": self.properties.get(openslide.PROPERTY_NAME_QUICKHASH1) or _digest_of_ends(self.path),
         }
         if self.mpp is not None:
             facts |= {"mpp_y": self.mpp[0], "mpp_x": self.mpp[1]}
@@ -206,9 +210,7 @@ class Slide:
         except openslide.OpenSlideUnsupportedFormatError as exc:
             raise SlideError(f"{self.path} does not open as a slide: {why_unopenable(self.path)}") from exc
         except openslide.OpenSlideError as exc:
-            raise SlideError(
-                f"{self.path} is damaged or of an unsupported kind; OpenSlide says: {exc}"
-            ) from exc
+            raise SlideError(f"{self.path} is damaged or of an unsupported kind; OpenSlide says: {exc}") from exc
         handle.set_cache(self._cache)
         return handle
 
@@ -239,6 +241,15 @@ class Slide:
                     self._handle = fresh  # the broken one closes when the last thread lets go of it
 
 
+def _digest_of_ends(path: Path) -> str:
+    """SHA-256 of a file's first and last MiB, for formats that OpenSlide has no quick hash of."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256(file.read(1 << 20))
+        file.seek(max(file.seek(0, 2) - (1 << 20), 0))
+        digest.update(file.read())
+    return digest.hexdigest()
+
+
 def _reopen(path: Path, mpp: float | None) -> Slide:
     return Slide(path, mpp=mpp)
 
@@ -248,11 +259,14 @@ def _read_region(handle: openslide.OpenSlide, level: Level, region: Region) -> I
     return handle.read_region(location, level.index, (region.w, region.h))
 
 
-def _cuts(start: int, extent: int, downsample: float) -> Iterator[tuple[int, int, int]]:
-    """The reads that make up an interval of level px: where each starts to read, to keep px, and stops."""
+def _cuts(start: int, extent: int, downsample: float | None) -> Iterator[tuple[int, int, int]]:
+    """The reads that make up an interval of level px: where each starts to read, to keep px, and stops.
+
+    With `downsample` None a read may start anywhere; otherwise all reads of a block start at the same px.
+    """
     for block in range(start // BLOCK_PX * BLOCK_PX, start + extent, BLOCK_PX):
         first, stop = max(block, start), min(block + BLOCK_PX, start + extent)
-        yield first if downsample.is_integer() else _best_start(block, downsample), first, stop
+        yield first if downsample is None else _best_start(block, downsample), first, stop
 
 
 def _best_start(block: int, downsample: float) -> int:

@@ -138,9 +138,7 @@ def _glass_colour(rgb: NDArray[np.uint8], unread: Bools) -> NDArray[np.float64]:
 
     Pure white is left out: it is what fills parts of a slide that were not scanned.
     """
-    candidates = rgb[
-        _by_strips(rgb, lambda part: _looks_like_glass(part) & (part.min(axis=2) < 254)) & ~unread
-    ]
+    candidates = rgb[_by_strips(rgb, lambda part: _looks_like_glass(part) & (part.min(axis=2) < 254)) & ~unread]
     brightness = candidates.mean(axis=1).round().astype(np.int64)
     smooth = np.convolve(np.bincount(brightness, minlength=256), np.ones(7), mode="same")
     frequent = np.flatnonzero(smooth >= GLASS_SHARE * unread.size)
@@ -271,8 +269,6 @@ def _close(cells: Bools, reach_um: float, um: Um) -> Bools:
     return cells | shrunk[pad[0][0] : -pad[0][0], pad[1][0] : -pad[1][0]]
 
 
-def _by_strips(
-    rgb: NDArray[np.uint8], function: Callable[[NDArray[np.uint8]], NDArray[Cell]]
-) -> NDArray[Cell]:
+def _by_strips(rgb: NDArray[np.uint8], function: Callable[[NDArray[np.uint8]], NDArray[Cell]]) -> NDArray[Cell]:
     """Apply a function of single cells in strips, so that its floats never exist for the whole picture."""
     return np.concatenate([function(rgb[top : top + 512]) for top in range(0, len(rgb), 512)])

@@ -78,7 +78,7 @@ def tile(
     resume
         Go on with a run of the same source and settings that was cut short.
     workers
-        Threads, each of which needs up to `TASK_BYTES`.
+        Threads, each of which needs up to `TASK_BYTES`, beside the slide's own cache.
     progress
         Told about every shard.
 

@@ -56,8 +56,7 @@ def find_tissue(source: PixelSource, plan: ReadPlan) -> TissueMask:
         )
     rows, cols = (_span(plan, coarse, axis) for axis in (0, 1))
     shape = tuple(
-        min(px, math.ceil(stop - start - 1e-6))
-        for px, (start, stop) in zip(plan.shape, (rows, cols), strict=True)
+        min(px, math.ceil(stop - start - 1e-6)) for px, (start, stop) in zip(plan.shape, (rows, cols), strict=True)
     )
     return TissueMask(coarsen(found, (shape[0], shape[1]), rows=rows, cols=cols), plan.shape, "auto")
 

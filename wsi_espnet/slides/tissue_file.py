@@ -98,15 +98,12 @@ def _read_tiff(path: Path, least: tuple[int, int]) -> NDArray[np.bool_]:
     try:
         with tifffile.TiffFile(path) as tif:
             levels = [
-                lv
-                for lv in tif.series[0].levels
-                if lv.sizes["height"] >= least[0] and lv.sizes["width"] >= least[1]
+                lv for lv in tif.series[0].levels if lv.sizes["height"] >= least[0] and lv.sizes["width"] >= least[1]
             ]
             level = levels[-1] if levels else tif.series[0]
             if level.sizes["height"] * level.sizes["width"] > MAX_MASK_PX:
                 raise TissueError(
-                    f"{path} has more than {MAX_MASK_PX} px; save it coarser: {CELL_UM:g} um per px are fine "
-                    "enough"
+                    f"{path} has more than {MAX_MASK_PX} px; save it coarser: {CELL_UM:g} um per px are fine enough"
                 )
             return _nonzero(level.asarray(), path)
     except (tifffile.TiffFileError, OSError, IndexError, KeyError, RuntimeError) as exc:
@@ -131,9 +128,7 @@ def _from_outlines(path: Path, source: PixelSource, plan: ReadPlan) -> NDArray[n
         document = json.loads(path.read_text(encoding="utf-8"))
         polygons = [[_ring(ring) for ring in polygon] for polygon in _polygons(document)]
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as exc:
-        raise TissueError(
-            f"{path} is not GeoJSON of Polygons or MultiPolygons: {exc}; export it again"
-        ) from exc
+        raise TissueError(f"{path} is not GeoJSON of Polygons or MultiPolygons: {exc}; export it again") from exc
     grid = grid_of(plan)
     bounds_l0 = np.array([source.bounds_l0.y, source.bounds_l0.x])
     cells_per_l0 = np.divide(grid, np.multiply(plan.shape, plan.l0_per_px))
@@ -165,7 +160,5 @@ def _polygons(node: Any) -> Iterator[list[Any]]:
 def _ring(coordinates: Any) -> Ring:
     ring = np.array([[point[1], point[0]] for point in coordinates], dtype=np.float64)
     if len(ring) < 3 or not np.isfinite(ring).all():
-        raise ValueError(
-            f"a ring needs at least three points with finite coordinates, got {len(ring)} points"
-        )
+        raise ValueError(f"a ring needs at least three points with finite coordinates, got {len(ring)} points")
     return ring

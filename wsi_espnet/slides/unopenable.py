@@ -15,9 +15,7 @@ _KNOWN = {
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic and BigTIFF, little and big endian
 
-_CONVERT = (
-    "convert it to a tiled pyramid, as with: vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg"
-)
+_CONVERT = "convert it to a tiled pyramid, as with: vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg"
 
 
 def why_unopenable(path: Path) -> str:

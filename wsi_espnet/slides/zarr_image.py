@@ -78,9 +78,7 @@ def parse_image(path: Path, attributes: dict[str, Any]) -> Image:
     if "multiscales" not in ome:
         raise SlideError(f"{path} is not an OME-Zarr image: {_other_kind(ome)}")
     if "image-label" in ome:
-        raise SlideError(
-            f"{path} is a label image, not a picture of a slide; give the image that it belongs to"
-        )
+        raise SlideError(f"{path} is a label image, not a picture of a slide; give the image that it belongs to")
     if attributes.get("wsi_espnet", {}).get("state") == "writing":
         raise SlideError(f"{path} is not finished; run the command that writes it again, it will go on")
     try:

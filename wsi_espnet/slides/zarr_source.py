@@ -72,9 +72,7 @@ class ZarrSource:
 
     def __repr__(self) -> str:
         height, width = self.levels[0].shape
-        return (
-            f"ZarrSource({self.path.name}, {height} x {width} px, {len(self.levels)} levels, mpp={self.mpp})"
-        )
+        return f"ZarrSource({self.path.name}, {height} x {width} px, {len(self.levels)} levels, mpp={self.mpp})"
 
     def __enter__(self) -> ZarrSource:
         return self
@@ -182,13 +180,9 @@ def _attributes(path: Path) -> dict[str, Any]:
     try:
         node = json.loads(document.read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:
-        raise SlideError(
-            f"{document} cannot be read: {exc}; the OME-Zarr is damaged, write it again"
-        ) from exc
+        raise SlideError(f"{document} cannot be read: {exc}; the OME-Zarr is damaged, write it again") from exc
     if not isinstance(node, dict) or node.get("node_type") != "group":
-        raise SlideError(
-            f"{path} is not an OME-Zarr image: it is no Zarr group; give the folder above the arrays"
-        )
+        raise SlideError(f"{path} is not an OME-Zarr image: it is no Zarr group; give the folder above the arrays")
     attributes = node.get("attributes", {})
     return attributes if isinstance(attributes, dict) else {}
 
@@ -202,9 +196,7 @@ def _open_level(folder: Path, name: str) -> zarr.Array[Any]:
         KeyError,
         TypeError,
     ) as exc:  # absent, or metadata that zarr does not understand
-        raise SlideError(
-            f"level {name} of {folder} cannot be opened: {exc}; write the OME-Zarr again"
-        ) from exc
+        raise SlideError(f"level {name} of {folder} cannot be opened: {exc}; write the OME-Zarr again") from exc
     if array.dtype != np.uint8:
         raise SlideError(f"{folder} holds {array.dtype} pixels, 8-bit RGB (uint8) is read; convert it first")
     return array

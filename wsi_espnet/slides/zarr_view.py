@@ -38,10 +38,10 @@ def zarr_view(slide: Slide) -> zarr.Group:
 
     Examples
     --------
-    >>> from wsi_espnet.slides.slide import Slide  # doctest: +SKIP
-    >>> level = zarr_view(Slide("slide.svs"))["0"]  # doctest: +SKIP
-    >>> level[:, :512, :512].shape  # doctest: +SKIP
-    (3, 512, 512)
+    Lazily, with Dask::
+
+        level = dask.array.from_zarr(zarr_view(Slide("slide.svs"))["0"])
+        corner = level[:, :512, :512].compute()
     """
     return zarr.open_group(SlideStore(slide), mode="r", zarr_format=3)
 
@@ -67,9 +67,7 @@ class SlideStore(Store):
     def __repr__(self) -> str:
         return f"SlideStore({self._slide!r})"
 
-    async def get(
-        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
-    ) -> Buffer | None:
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """Bytes of one document or chunk; None for keys that the store does not have."""
         if key in self._documents:
             data = self._documents[key]
@@ -125,11 +123,7 @@ class SlideStore(Store):
     def _chunk_of(self, key: str) -> tuple[int, int, int] | None:
         """(level, row, column) of a chunk's key; None for any other."""
         names = key.split("/")
-        if (
-            len(names) != 5
-            or names[1:3] != ["c", "0"]
-            or not all(n.isdecimal() for n in (names[0], *names[3:]))
-        ):
+        if len(names) != 5 or names[1:3] != ["c", "0"] or not all(n.isdecimal() for n in (names[0], *names[3:])):
             return None
         index, row, column = int(names[0]), int(names[3]), int(names[4])
         if index >= len(self._parts):

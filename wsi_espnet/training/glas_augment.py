@@ -52,9 +52,7 @@ def random_crop(rgb: Rgb, labels: Labels, *, side_px: int, rng: np.random.Genera
     return np.ascontiguousarray(rgb), np.ascontiguousarray(labels)
 
 
-def place_and_scale(
-    rgb: Rgb, labels: Labels, *, side_px: int, rng: np.random.Generator
-) -> tuple[Rgb, Labels]:
+def place_and_scale(rgb: Rgb, labels: Labels, *, side_px: int, rng: np.random.Generator) -> tuple[Rgb, Labels]:
     """A square of random place and size, resampled to `side_px`; mirrored where the image is small."""
     side = round(side_px * float(np.exp(rng.uniform(np.log(SCALES[0]), np.log(SCALES[1])))))
     rows, columns = max(0, side - rgb.shape[0]), max(0, side - rgb.shape[1])
@@ -111,11 +109,7 @@ def add_glass(rgb: Rgb, labels: Labels, *, rng: np.random.Generator) -> tuple[Rg
     # Anything from a corner to (one time in ten) the whole crop.
     threshold = float(np.quantile(field, min(1.0, rng.uniform(0.1, 1.1))))
     softness = rng.uniform(0.01, 0.15)
-    cover = (
-        np.clip((threshold - field) / softness + 0.5, 0, 1)
-        if threshold < field.max()
-        else np.ones_like(field)
-    )
+    cover = np.clip((threshold - field) / softness + 0.5, 0, 1) if threshold < field.max() else np.ones_like(field)
     mixed = rgb * (1 - cover[..., None]) + glass(side, rng=rng) * cover[..., None]
     return mixed.astype(np.uint8), np.where(cover >= 0.5, np.uint8(BACKGROUND), labels)
 

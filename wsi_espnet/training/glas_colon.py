@@ -276,9 +276,7 @@ def _resume(
         return []
     state = torch.load(path, map_location="cpu", weights_only=True)
     if state["config"] != config.model_dump_json():
-        raise ResumeError(
-            f"{out} holds a run with other settings (see its config.json); choose another --out"
-        )
+        raise ResumeError(f"{out} holds a run with other settings (see its config.json); choose another --out")
     module.load_state_dict(state["module"])
     average.load_state_dict(state["average"])
     optimiser.load_state_dict(state["optimiser"])
@@ -320,9 +318,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--init", type=Path, help="the authors' .pth to start the encoder from")
     parser.add_argument("--epochs", type=int, default=GlasColonConfig.model_fields["epochs"].default)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--threads", type=int, default=1, help="CPU threads; another number rounds differently"
-    )
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; another number rounds differently")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(given.threads)

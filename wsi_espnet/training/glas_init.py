@@ -37,9 +37,7 @@ def start_from(module: EspNet, path: Path) -> None:
     config = config_of(tensors, path)
     own = len(module.encoder.level2), len(module.encoder.level3)
     if (config.p, config.q) != own:
-        raise UsageError(
-            f"{path} has p, q = {config.p}, {config.q}, the network to train {own}; they must be equal"
-        )
+        raise UsageError(f"{path} has p, q = {config.p}, {config.q}, the network to train {own}; they must be equal")
     prefix = "encoder." if config.architecture == "espnet" else ""
     encoder = {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
     kept = {k: t for k, t in encoder.items() if k in module.encoder.state_dict() and "classifier" not in k}

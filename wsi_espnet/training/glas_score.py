@@ -27,9 +27,7 @@ def score(module: nn.Module, images: Sequence[GlasImage], normalisation: Normali
     return iou_scores(confusion)
 
 
-def predict(
-    module: nn.Module, rgb: npt.NDArray[np.uint8], normalisation: Normalisation
-) -> npt.NDArray[np.int64]:
+def predict(module: nn.Module, rgb: npt.NDArray[np.uint8], normalisation: Normalisation) -> npt.NDArray[np.int64]:
     """(h, w) class of each px of a whole (h, w, 3) image, by the largest logit."""
     with torch.inference_mode():
         logits = module(torch.from_numpy(normalisation.apply(rgb))[None])

@@ -1,0 +1,89 @@
+"""`wsi-espnet models list|show|import`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsi_espnet.cli import say
+
+app = typer.Typer(help="Models: list the bundled ones, show a card, import published weights.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_models(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:
+    """List the bundled models."""
+    from wsi_espnet.models.catalog import bundled_models, read_card
+
+    cards = [read_card(path) for path in bundled_models()]
+    if as_json:
+        say.print_json(
+            [{"name": c.name, "summary": c.summary, "mpp": c.mpp, "classes": c.classes.names} for c in cards]
+        )
+        return
+    say.print_table(
+        ["model", "um per px ", "classes", "what it is"],
+        [(c.name, "-" if c.mpp is None else f"{c.mpp:g}", ", ".join(c.classes.names), c.summary) for c in cards],
+    )
+
+
+@app.command()
+def show(
+    model: Annotated[str, typer.Argument(help="Bundled name or .safetensors file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Show a model's card: what it is, its data and terms, scores and limits."""
+    from wsi_espnet.models.catalog import find_model, read_card
+
+    card = read_card(find_model(model))
+    if as_json:
+        say.print_json(card.model_dump(mode="json"))
+        return
+    net = card.network
+    rows = [
+        ("name", card.name),
+        ("summary", card.summary),
+        (
+            "network",
+            f"{net.architecture}, p {net.p}, q {net.q}, {net.classes} classes, detail skip {net.skip}",
+        ),
+        ("scale", "none (street scenes)" if card.mpp is None else f"{card.mpp:g} um per px"),
+        ("classes", ", ".join(f"{c.id} {c.name}" for c in card.classes.classes)),
+        ("data", card.data),
+        ("terms", card.terms),
+        ("split", card.split),
+        ("scores", "; ".join(_score(k, v) for k, v in card.scores.items()) or "none measured"),
+        ("limits", card.limits),
+        ("source", card.source),
+    ]
+    say.print_table(["", ""], rows)
+
+
+@app.command("import")
+def import_model(
+    file: Annotated[Path, typer.Argument(help="A .pth file of the original authors' code.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write [NAME.safetensors].")] = None,
+    classes: Annotated[str | None, typer.Option(help="Class table by name [told from the number of classes].")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model [the file's].")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+) -> None:
+    """Turn weights of the original authors' code into a .safetensors file with a card."""
+    from wsi_espnet.models.importer import import_pth
+    from wsi_espnet.models.weights import save_model
+
+    module, card = import_pth(file, classes=classes, name=name)
+    written = save_model(out or Path(f"{card.name}.safetensors"), module, card, overwrite=overwrite)
+    net = card.network
+    say.out.print(
+        f"{written}  {net.architecture} p={net.p} q={net.q} skip={net.skip}, "
+        f"{net.classes} classes ({card.classes.name})",
+        markup=False,
+    )
+
+
+def _score(name: str, value: float | dict[str, float]) -> str:
+    if isinstance(value, dict):
+        return f"{name} ({', '.join(f'{k} {v:.3f}' for k, v in value.items())})"
+    return f"{name} {value:.3f}"

@@ -1,0 +1,38 @@
+"""Values that are written in their own way on the command line."""
+
+from __future__ import annotations
+
+import re
+
+from wsi_espnet.errors import UsageError
+
+_UNITS = {
+    "": 1,
+    "k": 10**3,
+    "m": 10**6,
+    "g": 10**9,
+    "t": 10**12,
+    "ki": 2**10,
+    "mi": 2**20,
+    "gi": 2**30,
+    "ti": 2**40,
+}
+
+
+def size_bytes(text: str) -> int:
+    """Bytes of a size such as ``3GiB``, ``3000MB`` or ``3g``.
+
+    Raises
+    ------
+    UsageError
+        It is not a size.
+
+    Examples
+    --------
+    >>> size_bytes("1.5 GiB"), size_bytes("200MB")
+    (1610612736, 200000000)
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", text.lower())
+    if found is None or found[2] not in _UNITS:
+        raise UsageError(f"a size looks like 3GiB or 3000MB, got {text!r}")
+    return int(float(found[1]) * _UNITS[found[2]])
