@@ -75,6 +75,11 @@ class ResultStore:
         """(height, width) of every level of the labels."""
         return ngff.pyramid_shapes(self.shape)
 
+    @property
+    def shard_counts(self) -> list[tuple[int, int]]:
+        """(rows, columns) of shards of every level."""
+        return [(-(-h // self.core_px), -(-w // self.core_px)) for h, w in self.shapes]
+
     def create(self, plan: ReadPlan, table: ClassTable, *, name: str) -> None:
         """Make the arrays that tasks write to; what is there already stays.
 

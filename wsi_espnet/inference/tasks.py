@@ -1,0 +1,249 @@
+"""What the tasks of a slide do, and what a process holds open for them."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_espnet.errors import SlideReadError
+from wsi_espnet.geometry import ReadPlan, Region
+from wsi_espnet.grid import Span, Window
+from wsi_espnet.inference.predictor import Predictor
+from wsi_espnet.inference.stitch import Own, Piece, Strip, blend, split
+from wsi_espnet.slides.source import PixelSource
+from wsi_espnet.slides.tissue_mask import TissueMask
+
+Index = tuple[int, int]
+
+RETRIES = 2
+"""Further attempts at a window that cannot be read, each with the slide opened anew, before it is given up."""
+
+
+class Sink(Protocol):
+    """Where finished cores go; picklable, and safe to call from several threads for different cores."""
+
+    def write(self, core: Region, labels: NDArray[np.uint8], probabilities: NDArray[np.uint8] | None) -> None:
+        """Write a core's labels (h, w) and, if it keeps them, probabilities (C, h, w)."""
+        ...
+
+    def reduce(self, level: int, row: int, column: int) -> None:
+        """Make one shard of a coarser level."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A window that could not be read: its index on the grid, its core in plan px, and why."""
+
+    index: Index
+    core: Region
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """Everything that a task needs to know, small enough to be sent to a worker once.
+
+    Parameters
+    ----------
+    token
+        Names the job; resources opened for it are kept under this name.
+    open_source, open_predictor
+        Picklable; called once per process.
+    plan, tissue, sink
+        What is read, where the tissue is, where results go.
+    blend_px
+        Half the width of the strip in which neighbours are averaged; 0 takes each core as it is.
+    glass
+        Id of px outside the tissue.
+    classes
+        Number of classes.
+    keep_probabilities
+        Whether the sink wants them.
+    slots
+        Windows that one process computes at once.
+    """
+
+    token: str
+    open_source: Callable[[], PixelSource]
+    open_predictor: Callable[[], Predictor]
+    plan: ReadPlan
+    tissue: TissueMask
+    sink: Sink
+    blend_px: int
+    glass: int
+    classes: int
+    keep_probabilities: bool
+    slots: int
+
+
+@dataclass(slots=True)
+class _Resources:
+    """What a process holds open for a job."""
+
+    job: Job
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    source: PixelSource | None = None
+    predictor: Predictor | None = None
+    users: int = 0
+    slots: threading.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.slots = threading.Semaphore(self.job.slots)
+
+    def get_source(self) -> PixelSource:
+        with self.lock:
+            if self.source is None:
+                self.source = self.job.open_source()
+            return self.source
+
+    def get_predictor(self) -> Predictor:
+        with self.lock:
+            if self.predictor is None:
+                self.predictor = self.job.open_predictor()
+            return self.predictor
+
+    def close(self) -> None:
+        with self.lock:
+            if self.source is not None:
+                self.source.close()
+            self.source = self.predictor = None
+
+
+_open: dict[str, _Resources] = {}
+_open_lock = threading.Lock()
+
+
+def prepare(job: Job) -> Predictor:
+    """Open slide and network in this process, ahead of the first task."""
+    with _resources(job) as resources:
+        resources.get_source()
+        return resources.get_predictor()
+
+
+def release(job: Job) -> None:
+    """Close what this process holds open for a job."""
+    with _open_lock:
+        resources = _open.pop(job.token, None)
+    if resources is not None:
+        resources.close()
+
+
+@contextlib.contextmanager
+def _resources(job: Job) -> Iterator[_Resources]:
+    """What is open for a job, kept open while the block runs."""
+    with _open_lock:
+        resources = _open.setdefault(job.token, _Resources(job))
+        resources.users += 1
+        idle = [token for token, r in _open.items() if r.users == 0 and token != job.token]
+        # A worker of a long-lived cluster serves one job after another: what came before is let go.
+        forgotten = [_open.pop(token) for token in idle]
+    for old in forgotten:
+        old.close()
+    try:
+        yield resources
+    finally:
+        with _open_lock:
+            resources.users -= 1
+
+
+def compute(
+    job: Job, windows: tuple[Window, ...], meets: tuple[dict[Index, Window], ...]
+) -> list[tuple[Own, dict[Index, Piece]] | Failure]:
+    """Read and segment windows of one size; a window that cannot be read becomes a Failure."""
+    with _resources(job) as resources:
+        read = [_read(job, resources, window) for window in windows]
+        good = [px for px in read if not isinstance(px, Failure)]
+        if good:
+            predictor = resources.get_predictor()
+            with resources.slots:
+                prediction = predictor.predict(np.stack(good))
+    results: list[tuple[Own, dict[Index, Piece]] | Failure] = []
+    place = 0
+    for window, px, near in zip(windows, read, meets, strict=True):
+        if isinstance(px, Failure):
+            results.append(px)
+            continue
+        labels, probabilities = prediction.labels[place], prediction.probabilities[place]
+        place += 1
+        results.append(
+            split(window, near, labels, probabilities, blend_px=job.blend_px, keep_all=job.keep_probabilities)
+        )
+    return results
+
+
+def _read(job: Job, resources: _Resources, window: Window) -> NDArray[np.uint8] | Failure:
+    for attempt in range(1 + RETRIES):
+        try:
+            return read_window(resources.get_source(), job.plan, window.read)
+        except SlideReadError as exc:
+            if attempt == RETRIES:
+                return Failure(window.index, window.core, str(exc))
+    raise AssertionError("unreachable")
+
+
+def read_window(source: PixelSource, plan: ReadPlan, read: tuple[Span, Span]) -> NDArray[np.uint8]:
+    """Px of a window, mirrored where it leaves the image: uint8 (h, w, 3).
+
+    Raises
+    ------
+    SlideReadError
+        A part of it cannot be read.
+    """
+    (y0, y1), (x0, x1) = ((max(0, s.start), min(n, s.stop)) for s, n in zip(read, plan.shape, strict=True))
+    px = source.read(plan, Region(y0, x0, y1 - y0, x1 - x0))
+    before = y0 - read[0].start, x0 - read[1].start
+    after = read[0].stop - y1, read[1].stop - x1
+    if not any((*before, *after)):
+        return px
+    return np.pad(px, ((before[0], after[0]), (before[1], after[1]), (0, 0)), mode="symmetric")
+
+
+def item(results: list[Any], place: int) -> Any:
+    """One window's result out of a group's."""
+    return results[place]
+
+
+def own(result: tuple[Own, dict[Index, Piece]] | Failure) -> Own | Failure:
+    """What a window keeps for itself."""
+    return result if isinstance(result, Failure) else result[0]
+
+
+def strip(result: tuple[Own, dict[Index, Piece]] | Failure, index: Index) -> Piece | None:
+    """What a window says about its neighbour at `index`; None where it does not reach it or failed."""
+    return None if isinstance(result, Failure) else result[1].get(index)
+
+
+def finish(
+    job: Job, window: Window, others: tuple[Window, ...], own: Own | Failure, pieces: list[Piece | None]
+) -> Failure | None:
+    """Blend, put glass outside the tissue, write."""
+    if isinstance(own, Failure):
+        return own
+    strips = [Strip(other, piece) for other, piece in zip(others, pieces, strict=True) if piece is not None]
+    labels, probabilities = blend(
+        window, own, strips, blend_px=job.blend_px, classes=job.classes, keep_all=job.keep_probabilities
+    )
+    rows, columns = (
+        slice(window.box.y - window.core.y, window.box.y - window.core.y + window.box.h),
+        slice(window.box.x - window.core.x, window.box.x - window.core.x + window.box.w),
+    )
+    full = np.full(window.core.shape, job.glass, np.uint8)
+    full[rows, columns] = np.where(job.tissue.sample(window.box), labels, np.uint8(job.glass))
+    kept = None
+    if probabilities is not None:
+        kept = np.zeros((job.classes, *window.core.shape), np.uint8)
+        kept[:, rows, columns] = probabilities
+    job.sink.write(window.core, full, kept)
+    return None
+
+
+def reduce(job: Job, level: int, row: int, column: int, _children: list[Any]) -> None:
+    """Make one shard of the pyramid, once everything below it is there."""
+    job.sink.reduce(level, row, column)
