@@ -228,8 +228,8 @@ def core_of_window(window_px: int, halo_px: int) -> int:
         raise GeometryError(
             f"--window must be a positive multiple of {MULTIPLE} px, got {window_px}; use {below} or {below + MULTIPLE}"
         )
-    if halo_px < 0 or halo_px % (MULTIPLE // 2):
-        raise GeometryError(f"--halo must be a multiple of {MULTIPLE // 2} px and not negative, got {halo_px}")
+    if halo_px < 0 or halo_px % MULTIPLE:
+        raise GeometryError(f"--halo must be a multiple of {MULTIPLE} px and not negative, got {halo_px}")
     core = window_px - 2 * halo_px
     if core <= 0:
         raise GeometryError(

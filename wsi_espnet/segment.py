@@ -177,7 +177,7 @@ def segment(
         _say(source, setup, todo)
         job = _job(source, setup, result.store, slide_mpp=slide_mpp)
         failures = _compute(job, setup, result.store, todo, scheduler, progress) if todo else ()
-        result.mark_failed(failures)
+        result.complete(failures)
         reports = result.report(failures)
         result.close(failures)
     return SegmentResult(

@@ -36,6 +36,10 @@ class Sink(Protocol):
         """Make one shard of a coarser level."""
         ...
 
+    def note_failure(self, index: Index, core: Region, cause: str) -> None:
+        """Remember that a core could not be computed, before anything is written that lacks its word."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -215,18 +219,25 @@ def own(result: tuple[Own, dict[Index, Piece]] | Failure) -> Own | Failure:
     return result if isinstance(result, Failure) else result[0]
 
 
-def strip(result: tuple[Own, dict[Index, Piece]] | Failure, index: Index) -> Piece | None:
-    """What a window says about its neighbour at `index`; None where it does not reach it or failed."""
-    return None if isinstance(result, Failure) else result[1].get(index)
+def strip(result: tuple[Own, dict[Index, Piece]] | Failure, index: Index) -> Piece | Failure | None:
+    """What a window says about its neighbour at `index`; None where it does not reach it."""
+    return result if isinstance(result, Failure) else result[1].get(index)
 
 
 def finish(
-    job: Job, window: Window, others: tuple[Window, ...], own: Own | Failure, pieces: list[Piece | None]
+    job: Job,
+    window: Window,
+    others: tuple[Window, ...],
+    own: Own | Failure,
+    pieces: list[Piece | Failure | None],
 ) -> Failure | None:
-    """Blend, put glass outside the tissue, write."""
+    """Blend, put glass outside the tissue, write; failures are noted first, so that a resume knows what lacks them."""
+    for failure in (own, *pieces):
+        if isinstance(failure, Failure):
+            job.sink.note_failure(failure.index, failure.core, failure.cause)
     if isinstance(own, Failure):
         return own
-    strips = [Strip(other, piece) for other, piece in zip(others, pieces, strict=True) if piece is not None]
+    strips = [Strip(other, piece) for other, piece in zip(others, pieces, strict=True) if isinstance(piece, Piece)]
     labels, probabilities = blend(
         window, own, strips, blend_px=job.blend_px, classes=job.classes, keep_all=job.keep_probabilities
     )

@@ -16,6 +16,8 @@ there, and shards in which nothing was computed are never written: they read as 
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +30,7 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from wsi_espnet import ngff
-from wsi_espnet.atomic import output_errors
+from wsi_espnet.atomic import output_errors, write_bytes_atomic
 from wsi_espnet.classes import UNLABELLED, ClassTable
 from wsi_espnet.geometry import ReadPlan, Region
 from wsi_espnet.slides.tile_level import halved
@@ -153,6 +155,36 @@ class ResultStore:
                     px[..., y : y + part.shape[-2], x : x + part.shape[-1]] = part
                 array[(..., *shard.slices)] = px
 
+    def complete_levels(self) -> None:
+        """Make every shard of the pyramid that is missing: what a killed run, or a failed core, left out."""
+        for level in range(1, len(self.shapes)):
+            rows, columns = self.shard_counts[level]
+            for row in range(rows):
+                for column in range(columns):
+                    self.reduce(level, row, column)
+
+    @property
+    def failures_path(self) -> Path:
+        """Folder beside the Zarr with a file for each core that could not be computed; absent without any."""
+        return self.path.parent / "failures"
+
+    def note_failure(self, index: tuple[int, int], core: Region, cause: str) -> None:
+        """Remember a core that could not be computed: index on the grid, region in plan px, cause."""
+        note = {"index": list(index), "core": [core.y, core.x, core.h, core.w], "cause": cause}
+        name = f"{index[0]}.{index[1]}.json"
+        write_bytes_atomic(self.failures_path / name, (json.dumps(note, indent=2) + "\n").encode())
+
+    def noted_failures(self) -> list[tuple[int, int]]:
+        """Indices of the cores that a run before could not compute."""
+        names = sorted(path.name for path in self.failures_path.glob("*.*.json"))
+        return [(int(row), int(column)) for row, column, _ in (name.split(".") for name in names)]
+
+    def forget_failures(self) -> None:
+        """Delete the notes; what lacks these cores must have been discarded before."""
+        with output_errors(self.failures_path):
+            if self.failures_path.is_dir():
+                shutil.rmtree(self.failures_path)
+
     def open_labels(self, level: int) -> zarr.Array[Any]:
         """Class ids of one level, (h, w) uint8."""
         return self._array(f"labels/{CLASSES}", level)
@@ -183,7 +215,9 @@ class ResultStore:
 
     def _array(self, name: str, level: int) -> zarr.Array[Any]:
         if (name, level) not in self._arrays:
-            self._arrays[name, level] = zarr.open_array(self.path / name / str(level), mode="r+", zarr_format=3)
+            array = zarr.open_array(self.path / name / str(level), mode="r+", zarr_format=3)
+            # A core of nothing but glass still leaves its file: it says that the core is finished.
+            self._arrays[name, level] = array.with_config({"write_empty_chunks": True})
         return self._arrays[name, level]
 
     def _shard(self, name: str, level: int, row: int, column: int) -> Path:
@@ -219,8 +253,6 @@ class ResultStore:
                 compressors=_ZSTD,
                 fill_value=fill,
                 dimension_names=["c", "y", "x"][-len(leading) - 2 :],
-                # A core of nothing but glass still leaves its file: it says that the core is finished.
-                config={"write_empty_chunks": True},
             )
 
 
@@ -229,13 +261,17 @@ def write_image(
 ) -> None:
     """Make the root group: an RGB image (h, w, 3) of `levels` levels, placed by its (coarse) plan.
 
-    `marks` are further attributes of the group.
+    `marks` are further attributes of the group. A group that is there keeps its attributes; its levels are written
+    again, since a killed run may have written half of one.
     """
     multiscale = ngff.multiscales(
         name=name, axes="cyx", levels=[ngff.placement(plan, 2**k) for k in range(levels)], method="mean"
     )
     with output_errors(path):
-        group = zarr.create_group(path, zarr_format=3, attributes=ngff.image_attributes(multiscale) | marks)
+        if not path.exists():
+            # One write, so that no folder is ever there without its marks.
+            zarr.create_group(path, zarr_format=3, attributes=ngff.image_attributes(multiscale) | marks)
+        group = zarr.open_group(path, mode="r+", zarr_format=3)
         part = np.ascontiguousarray(np.moveaxis(px, -1, 0))
         for level in range(levels):
             array = group.create_array(
@@ -246,6 +282,7 @@ def write_image(
                 compressors=_ZSTD,
                 fill_value=255,
                 dimension_names=["c", "y", "x"],
+                overwrite=True,
             )
             array[...] = part
             part = halved(part)

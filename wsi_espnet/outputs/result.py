@@ -100,22 +100,22 @@ class ResultFolder:
         claim = claim_folder(self.store.path, self.fingerprint, kind=KIND, overwrite=overwrite, resume=resume)
         if claim == "done":
             return []
-        failed = [tuple(f["index"]) for f in (read_mark(self.store.path) or {}).get("failures", [])]
+        if claim == "new":
+            self.store.forget_failures()
         self._create()
         # A core next to one that failed was finished without its neighbour's word: both are done again.
-        for row, column in failed:
+        for row, column in self.store.noted_failures():
             for index in ((r, c) for r in range(row - 1, row + 2) for c in range(column - 1, column + 2)):
                 if index in cores:
                     self.store.discard(index)
+        self.store.forget_failures()
         return [index for index in cores if not self.store.has(index)]
 
-    def mark_failed(self, failures: Sequence[FailedCore]) -> None:
-        """Give failed cores the unlabelled id, on every level."""
+    def complete(self, failures: Sequence[FailedCore]) -> None:
+        """Give failed cores the unlabelled id, and make what is missing of the pyramid."""
         for failure in failures:
             self.store.write_failed(failure.index, failure.core, self.tissue.sample(failure.core))
-        for level in range(1, len(self.store.shapes)):
-            for row, column in sorted({(f.index[0] >> level, f.index[1] >> level) for f in failures}):
-                self.store.reduce(level, row, column)
+        self.store.complete_levels()
 
     def report(self, failures: Sequence[FailedCore]) -> Reports:
         """Measure areas, draw the overview, write both."""
