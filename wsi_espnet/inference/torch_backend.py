@@ -184,13 +184,13 @@ def _compile(network: nn.Module) -> Run:
     """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_cache_dir()))
     torch.set_num_threads(1)
-    compiled = torch.compile(network, options={"cpp_wrapper": True})
     example = torch.zeros((1, *_WARM_UP_PX, 3), dtype=torch.uint8)
-    for side in (1, 2):
-        torch._dynamo.maybe_mark_dynamic(example, side)
     with warnings.catch_warnings(), torch.inference_mode():
         # Notes of the compiler about itself, nothing a user can act on.
         warnings.simplefilter("ignore")
+        compiled = torch.compile(network, options={"cpp_wrapper": True})
+        for side in (1, 2):
+            torch._dynamo.maybe_mark_dynamic(example, side)
         compiled(example)
     return compiled
 

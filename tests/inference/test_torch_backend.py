@@ -1,0 +1,152 @@
+"""A model file through torch: what goes in, what comes out, and what is refused."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from wsi_espnet.errors import ModelError, UsageError
+from wsi_espnet.inference.predictor import Execution
+from wsi_espnet.inference.torch_backend import COMPILE_FROM_PX, TorchPredictor, choose_execution, network_bytes
+from wsi_espnet.models.card import EspNetConfig, ModelCard, Normalisation
+from wsi_espnet.models.catalog import class_table
+from wsi_espnet.models.espnet import build
+from wsi_espnet.models.weights import save_model
+
+FP32 = Execution("cpu", "fp32", compiled=False, batch=1)
+
+
+def save(path: Path, *, architecture: str = "espnet", order: str = "rgb", broken: bool = False) -> Path:
+    torch.manual_seed(0)
+    config = EspNetConfig(architecture=architecture, p=1, q=1, classes=3)
+    module = build(config).eval()
+    if broken:
+        next(module.parameters()).data.fill_(float("nan"))
+    card = ModelCard(
+        format=1,
+        name="small",
+        summary="random weights",
+        network=config,
+        classes=class_table("glas-grade"),
+        mpp=0.5,
+        normalisation=Normalisation(order=order, mean=(10.0, 20.0, 30.0), std=(50.0, 60.0, 70.0), divide=2.0),
+        data="none",
+        terms="none",
+        split="none",
+        scores={},
+        limits="random",
+        source="a test",
+    )
+    return save_model(path, module, card)
+
+
+@pytest.fixture
+def windows() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
+
+
+def logits(predictor: TorchPredictor, path: Path, windows: np.ndarray, order: str) -> torch.Tensor:
+    """An independent way: the card's own normalisation, the bare module, torch's softmax."""
+    from wsi_espnet.models.weights import load_model
+
+    loaded = load_model(path)
+    batch = np.stack([loaded.card.normalisation.apply(window) for window in windows])
+    with torch.inference_mode():
+        out = loaded.module(torch.from_numpy(batch))
+    if out.shape[-2:] != windows.shape[1:3]:
+        out = torch.nn.functional.interpolate(out, size=windows.shape[1:3], mode="bilinear", align_corners=False)
+    return out
+
+
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+@pytest.mark.parametrize("architecture", ["espnet", "espnet-c"])
+def test_prediction_is_softmax_and_argmax_of_the_bare_network(
+    tmp_path: Path, windows: np.ndarray, architecture: str, order: str
+) -> None:
+    path = save(tmp_path / "m.safetensors", architecture=architecture, order=order)
+    predictor = TorchPredictor(path, FP32)
+    labels, probabilities = predictor.predict(windows)
+    expected = logits(predictor, path, windows, order)
+    assert labels.dtype == probabilities.dtype == np.uint8
+    assert (labels == expected.argmax(1).numpy()).mean() > 0.9999
+    wanted = torch.softmax(expected, 1).numpy() * 255
+    assert np.abs(probabilities.astype(float) - wanted).max() <= 0.5 + 1e-2
+
+
+def test_many_threads_say_what_one_says(tmp_path: Path, windows: np.ndarray) -> None:
+    predictor = TorchPredictor(save(tmp_path / "m.safetensors"), FP32)
+    alone = predictor.predict(windows)
+    with ThreadPoolExecutor(4) as pool:
+        for labels, probabilities in pool.map(lambda _: predictor.predict(windows), range(8)):
+            np.testing.assert_array_equal(labels, alone.labels)
+            np.testing.assert_array_equal(probabilities, alone.probabilities)
+
+
+def test_bf16_agrees_with_fp32_nearly_everywhere(tmp_path: Path, shared: Path) -> None:
+    from PIL import Image
+
+    image = next((shared / "data/glas/images").glob("testA_1*.jpg"))
+    window = np.array(Image.open(image).convert("RGB"))[None, :512, :768]
+    full = TorchPredictor("glas-colon", FP32).predict(window).labels
+    half = TorchPredictor("glas-colon", Execution("cpu", "bf16", compiled=False, batch=1)).predict(window).labels
+    assert (full == half).mean() > 0.98
+
+
+@pytest.mark.slow
+def test_the_compiled_network_agrees_with_the_eager_one_at_any_size(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.safetensors")
+    compiled = TorchPredictor(path, Execution("cpu", "fp32", compiled=True, batch=1))
+    eager = TorchPredictor(path, FP32)
+    for shape in ((256, 320), (512, 256), (264, 264)):
+        window = np.random.default_rng(1).integers(0, 256, (1, *shape, 3), dtype=np.uint8)
+        assert (compiled.predict(window).labels == eager.predict(window).labels).mean() > 0.999
+
+
+def test_weights_that_give_no_numbers_are_reported(tmp_path: Path, windows: np.ndarray) -> None:
+    predictor = TorchPredictor(save(tmp_path / "m.safetensors", broken=True), FP32)
+    with pytest.raises(ModelError, match="not finite"):
+        predictor.predict(windows)
+
+
+def choose(**changes: object) -> Execution:
+    asked: dict[str, object] = {"device": "cpu", "precision": "fp32", "compiled": None, "batch": 1, "work_px": 1000}
+    return choose_execution(**(asked | changes))  # type: ignore[arg-type]
+
+
+def test_small_jobs_never_wait_for_the_compiler() -> None:
+    assert not choose(work_px=COMPILE_FROM_PX - 1).compiled
+
+
+def test_large_jobs_are_compiled_where_a_compiler_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    from wsi_espnet.inference import torch_backend
+
+    monkeypatch.setattr(torch_backend, "_compiler", lambda: "/usr/bin/g++")
+    assert choose(work_px=COMPILE_FROM_PX).compiled
+    monkeypatch.setattr(torch_backend, "_compiler", lambda: None)
+    assert not choose(work_px=COMPILE_FROM_PX).compiled
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"device": "gpu"}, "auto, cpu, cuda or cuda:N"),
+        ({"device": "cuda:x"}, "auto, cpu, cuda or cuda:N"),
+        ({"device": "cuda:99"}, "CUDA devices"),
+        ({"precision": "int8"}, "fp32, bf16 or fp16"),
+        ({"batch": 0}, "1 or more"),
+    ],
+)
+def test_what_cannot_work_is_refused(changes: dict[str, object], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        choose(**changes)
+
+
+def test_memory_grows_with_px_classes_and_batch() -> None:
+    small = network_bytes(1000, classes=3, execution=FP32)
+    assert network_bytes(2000, classes=3, execution=FP32) == 2 * small
+    assert network_bytes(1000, classes=20, execution=FP32) > small
+    assert network_bytes(1000, classes=3, execution=Execution("cpu", "fp32", compiled=False, batch=4)) == 4 * small
