@@ -11,6 +11,7 @@ from wsi_espnet.errors import SlideReadError, TissueError
 from wsi_espnet.geometry import ReadPlan, Region, plan_read
 from wsi_espnet.slides.source import PixelSource
 from wsi_espnet.slides.stain import find_tissue_cells
+from wsi_espnet.slides.tile_level import cells
 from wsi_espnet.slides.tissue_file import load_tissue
 from wsi_espnet.slides.tissue_mask import TissueMask, cell_um, coarsen
 
@@ -85,7 +86,7 @@ def _read_all(source: PixelSource, plan: ReadPlan) -> tuple[NDArray[np.uint8], N
     """uint8 (h, w, 3) of a whole plan, block by block, and where it could not be read: bool (h, w)."""
     rgb = np.full((*plan.shape, 3), 255, dtype=np.uint8)
     unread = np.zeros(plan.shape, dtype=np.bool_)
-    for block in _blocks(plan.region, _BLOCK):
+    for block in cells(plan.region, _BLOCK):
         _read_block(source, plan, block, rgb, unread)
     if unread.all():
         raise SlideReadError(
@@ -106,14 +107,6 @@ def _read_block(
         if longest <= _SMALLEST_BLOCK:
             unread[block.slices] = True
             return
-        for quarter in _blocks(block, -(-longest // 2)):
+        for quarter in cells(block, -(-longest // 2)):
             _read_block(source, plan, quarter, rgb, unread)
 
-
-def _blocks(region: Region, side: int) -> list[Region]:
-    bottom, right = region.y + region.h, region.x + region.w
-    return [
-        Region(y, x, min(side, bottom - y), min(side, right - x))
-        for y in range(region.y, bottom, side)
-        for x in range(region.x, right, side)
-    ]
