@@ -73,6 +73,19 @@ def claim_folder(out: Path, fingerprint: dict[str, Any], *, kind: str, overwrite
     return "resumed"
 
 
+def ensure_apart(source: Path, out: Path) -> None:
+    """Refuse an output that is the input, holds it or lies in it.
+
+    Raises
+    ------
+    ResumeError
+        It does.
+    """
+    a, b = source.resolve(), out.resolve()
+    if a == b or a in b.parents or b in a.parents:
+        raise ResumeError(f"the output {out} is, holds or lies in the input {source}; choose another folder")
+
+
 def mark(fingerprint: dict[str, Any], *, kind: str, state: Literal["writing", "done"]) -> dict[str, Any]:
     """The attributes that mark a group as this package's: to be merged with the others."""
     return {KEY: {"kind": kind, "fingerprint": fingerprint, "state": state}}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wsi_espnet.geometry import ReadPlan
 from wsi_espnet.grid import Grid
@@ -21,6 +22,9 @@ from wsi_espnet.outputs.ome_zarr import ResultStore
 from wsi_espnet.outputs.result import FailedCore, ResultFolder, slide_name
 from wsi_espnet.segment_setup import Index, Setup, Stitch, decide
 from wsi_espnet.slides.source import PixelSource, open_source
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 log = logging.getLogger(__name__)
 
@@ -173,10 +177,11 @@ def segment(
             probabilities=probabilities,
         )
         result = _result_folder(source, Path(out), setup)
-        todo = result.open(setup.windows, overwrite=overwrite, resume=resume)
-        _say(source, setup, todo)
-        job = _job(source, setup, result.store, slide_mpp=slide_mpp)
-        failures = _compute(job, setup, result.store, todo, scheduler, progress) if todo else ()
+        with schedule.connect(scheduler) as client:  # before anything that is there is touched
+            todo = result.open(setup.windows, overwrite=overwrite, resume=resume)
+            _say(source, setup, todo)
+            job = _job(source, setup, result.store, slide_mpp=slide_mpp)
+            failures = _compute(job, setup, result.store, todo, client, progress) if todo else ()
         result.complete(failures)
         reports = result.report(failures)
         result.close(failures)
@@ -238,7 +243,7 @@ def _compute(
     setup: Setup,
     store: ResultStore,
     todo: Sequence[Index],
-    scheduler: str | None,
+    client: Client | None,
     progress: Callable[[Progress], None] | None,
 ) -> tuple[FailedCore, ...]:
     """Finish the cores in `todo`; those whose window cannot be read come back."""
@@ -252,10 +257,10 @@ def _compute(
         if progress is not None:
             progress(Progress(done, len(todo), done_px, total_px))
 
-    if scheduler is None:
+    if client is None:
         failures = schedule.run_threads(job, graph, threads=setup.memory.threads, on_core=on_core)
     else:
-        failures = schedule.run_cluster(graph, address=scheduler, on_core=on_core)
+        failures = schedule.run_cluster(graph, client, on_core=on_core)
     return tuple(FailedCore(f.index, f.core, f.cause) for f in failures)
 
 

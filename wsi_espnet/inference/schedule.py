@@ -10,9 +10,10 @@ The same graph runs on the threads of this process or on a `distributed` cluster
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask.threaded
 from dask.callbacks import Callback
@@ -21,6 +22,12 @@ from wsi_espnet.errors import UsageError
 from wsi_espnet.grid import Window
 from wsi_espnet.inference import tasks
 from wsi_espnet.inference.tasks import RETRIES, Failure, Index, Job
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+CONNECT_S = 10
+"""How long a scheduler may take to answer."""
 
 OnCore = Callable[[Index, int], None]
 """Called with a finished core's index and how many are finished."""
@@ -119,35 +126,47 @@ def run_threads(job: Job, graph: Graph, *, threads: int, on_core: OnCore) -> lis
     return _failures(results[: len(graph.cores)])
 
 
-def run_cluster(graph: Graph, *, address: str, on_core: OnCore) -> list[Failure]:
-    """Run on the `distributed` scheduler at `address`; lost workers' tasks are computed again elsewhere.
-
-    Workers must see slide, model and output under the same paths as this process.
+@contextlib.contextmanager
+def connect(address: str | None) -> Iterator[Client | None]:
+    """A client of the `distributed` scheduler at `address`; None for a run in this process.
 
     Raises
     ------
     UsageError
         Nobody answers at the address.
     """
+    if address is None:
+        yield None
+        return
     # Imported here: a run in this process needs no cluster, and importing it takes longer than small slides do.
-    from distributed import Client, as_completed
+    from distributed import Client
 
     try:
-        client = Client(address, timeout="20s", set_as_default=False)
+        client = Client(address, timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError) as exc:
         raise UsageError(
             f"no Dask scheduler answers at {address} ({type(exc).__name__}); start one with `dask scheduler`, and "
             "workers with `dask worker`"
         ) from exc
     with client:
-        futures = client.get(graph.tasks, [*graph.cores, *graph.top], sync=False, retries=RETRIES)
-        cores = futures[: len(graph.cores)]
-        indices = {future.key: key[1:] for future, key in zip(cores, graph.cores, strict=True)}
-        for done, future in enumerate(as_completed(cores), start=1):
-            if future.status == "finished":
-                on_core(indices[future.key], done)
-        client.gather(futures[len(graph.cores) :])
-        return _failures(client.gather(cores))
+        yield client
+
+
+def run_cluster(graph: Graph, client: Client, *, on_core: OnCore) -> list[Failure]:
+    """Run on a `distributed` cluster; lost workers' tasks are computed again elsewhere.
+
+    Workers must see slide, model and output under the same paths as this process.
+    """
+    from distributed import as_completed
+
+    futures = client.get(graph.tasks, [*graph.cores, *graph.top], sync=False, retries=RETRIES)
+    cores = futures[: len(graph.cores)]
+    indices = {future.key: key[1:] for future, key in zip(cores, graph.cores, strict=True)}
+    for done, future in enumerate(as_completed(cores), start=1):
+        if future.status == "finished":
+            on_core(indices[future.key], done)
+    client.gather(futures[len(graph.cores) :])
+    return _failures(client.gather(cores))
 
 
 def _failures(results: Sequence[Failure | None]) -> list[Failure]:

@@ -163,23 +163,30 @@ def compute(
     """Read and segment windows of one size; a window that cannot be read becomes a Failure."""
     with _resources(job) as resources:
         read = [_read(job, resources, window) for window in windows]
-        good = [px for px in read if not isinstance(px, Failure)]
-        if good:
+        prediction = None
+        if not all(isinstance(px, Failure) for px in read):
             predictor = resources.get_predictor()
+            # Failed windows keep their place: a batch of another size might round differently.
+            batch = np.stack(
+                [_blank(w) if isinstance(px, Failure) else px for w, px in zip(windows, read, strict=True)]
+            )
             with resources.slots:
-                prediction = predictor.predict(np.stack(good))
+                prediction = predictor.predict(batch)
     results: list[tuple[Own, dict[Index, Piece]] | Failure] = []
-    place = 0
-    for window, px, near in zip(windows, read, meets, strict=True):
-        if isinstance(px, Failure):
+    for place, (window, px, near) in enumerate(zip(windows, read, meets, strict=True)):
+        if isinstance(px, Failure) or prediction is None:
+            assert isinstance(px, Failure)
             results.append(px)
             continue
         labels, probabilities = prediction.labels[place], prediction.probabilities[place]
-        place += 1
         results.append(
             split(window, near, labels, probabilities, blend_px=job.blend_px, keep_all=job.keep_probabilities)
         )
     return results
+
+
+def _blank(window: Window) -> NDArray[np.uint8]:
+    return np.zeros((window.read[0].length, window.read[1].length, 3), np.uint8)
 
 
 def _read(job: Job, resources: _Resources, window: Window) -> NDArray[np.uint8] | Failure:

@@ -17,7 +17,7 @@ there, and shards in which nothing was computed are never written: they read as 
 from __future__ import annotations
 
 import json
-import shutil
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -42,6 +42,7 @@ PROBABILITIES = "probabilities"
 CHUNK_PX = 512
 """Side of a chunk, the smallest piece that a viewer decodes."""
 
+_NOTE = re.compile(r"\d+\.\d+\.json")
 _ZSTD = ZstdCodec(level=3, checksum=True)
 
 
@@ -166,7 +167,7 @@ class ResultStore:
     @property
     def failures_path(self) -> Path:
         """Folder beside the Zarr with a file for each core that could not be computed; absent without any."""
-        return self.path.parent / "failures"
+        return self.path.with_name(f"{self.path.name.removesuffix('.ome.zarr')}.failures")
 
     def note_failure(self, index: tuple[int, int], core: Region, cause: str) -> None:
         """Remember a core that could not be computed: index on the grid, region in plan px, cause."""
@@ -176,14 +177,18 @@ class ResultStore:
 
     def noted_failures(self) -> list[tuple[int, int]]:
         """Indices of the cores that a run before could not compute."""
-        names = sorted(path.name for path in self.failures_path.glob("*.*.json"))
-        return [(int(row), int(column)) for row, column, _ in (name.split(".") for name in names)]
+        return [(int(row), int(column)) for row, column, _ in (note.name.split(".") for note in self._notes())]
 
     def forget_failures(self) -> None:
         """Delete the notes; what lacks these cores must have been discarded before."""
         with output_errors(self.failures_path):
-            if self.failures_path.is_dir():
-                shutil.rmtree(self.failures_path)
+            for note in self._notes():
+                note.unlink()
+            if self.failures_path.is_dir() and not any(self.failures_path.iterdir()):
+                self.failures_path.rmdir()
+
+    def _notes(self) -> list[Path]:
+        return sorted(path for path in self.failures_path.glob("*.*.json") if _NOTE.fullmatch(path.name))
 
     def open_labels(self, level: int) -> zarr.Array[Any]:
         """Class ids of one level, (h, w) uint8."""

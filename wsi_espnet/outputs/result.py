@@ -22,7 +22,7 @@ from wsi_espnet.geometry import ReadPlan, Region
 from wsi_espnet.outputs.areas import Areas, measure_areas, write_areas
 from wsi_espnet.outputs.ome_zarr import ResultStore, write_image
 from wsi_espnet.outputs.summary import overview_png
-from wsi_espnet.resume import KEY, claim_folder, mark, read_mark
+from wsi_espnet.resume import KEY, claim_folder, ensure_apart, mark, read_mark
 from wsi_espnet.slides.source import PixelSource
 from wsi_espnet.slides.stored_tissue import write_tissue
 from wsi_espnet.slides.thumbnail import coarse_plan, thumbnail
@@ -94,6 +94,7 @@ class ResultFolder:
         OutputError
             The folder cannot be written.
         """
+        ensure_apart(self.source.path, self.store.path)
         with output_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         self._ensure_alone()

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from wsi_espnet import ngff
 from wsi_espnet.atomic import output_errors
-from wsi_espnet.errors import ResumeError, TissueError, UsageError
+from wsi_espnet.errors import TissueError, UsageError
 from wsi_espnet.geometry import ReadPlan, Region
-from wsi_espnet.resume import claim_folder, mark
+from wsi_espnet.resume import claim_folder, ensure_apart, mark
 from wsi_espnet.slides.source import PixelSource
 from wsi_espnet.slides.stored_tissue import tissue_digest, write_tissue
 from wsi_espnet.slides.tile_level import CHUNK_PX, SHARD_PX, ZSTD_LEVEL, TileLevel, cells
@@ -100,7 +100,7 @@ def tile(
     """
     if workers < 1:
         raise UsageError(f"workers must be at least 1, got {workers}")
-    _ensure_apart(source.path, out)
+    ensure_apart(source.path, out)
     plan = source.plan(mpp, allow_upsampling=allow_upsampling)
     if tissue is not None and tissue.mask.ndim != 2:
         raise TissueError(f"a tissue mask has two axes, got the shape {tissue.mask.shape}")
@@ -119,12 +119,6 @@ def tile(
         _write_levels(levels, partial(_write_base, source, plan, tissue, levels[0]), workers, progress)
         group.update_attributes(mark(fingerprint, kind="tile", state="done"))
     return out
-
-
-def _ensure_apart(source: Path, out: Path) -> None:
-    a, b = source.resolve(), out.resolve()
-    if a == b or a in b.parents or b in a.parents:
-        raise ResumeError(f"the output {out} is, holds or lies in the input {source}; choose another folder")
 
 
 def _fingerprint(source: PixelSource, plan: ReadPlan, tissue: TissueLike | None) -> dict[str, Any]:

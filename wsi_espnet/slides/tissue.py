@@ -109,4 +109,3 @@ def _read_block(
             return
         for quarter in cells(block, -(-longest // 2)):
             _read_block(source, plan, quarter, rgb, unread)
-
