@@ -163,26 +163,19 @@ def compute(
     """Read and segment windows of one size; a window that cannot be read becomes a Failure."""
     with _resources(job) as resources:
         read = [_read(job, resources, window) for window in windows]
-        prediction = None
-        if not all(isinstance(px, Failure) for px in read):
-            predictor = resources.get_predictor()
-            # Failed windows keep their place: a batch of another size might round differently.
-            batch = np.stack(
-                [_blank(w) if isinstance(px, Failure) else px for w, px in zip(windows, read, strict=True)]
-            )
-            with resources.slots:
-                prediction = predictor.predict(batch)
-    results: list[tuple[Own, dict[Index, Piece]] | Failure] = []
-    for place, (window, px, near) in enumerate(zip(windows, read, meets, strict=True)):
-        if isinstance(px, Failure) or prediction is None:
-            assert isinstance(px, Failure)
-            results.append(px)
-            continue
-        labels, probabilities = prediction.labels[place], prediction.probabilities[place]
-        results.append(
-            split(window, near, labels, probabilities, blend_px=job.blend_px, keep_all=job.keep_probabilities)
-        )
-    return results
+        if all(isinstance(px, Failure) for px in read):
+            return [px for px in read if isinstance(px, Failure)]
+        # Failed windows keep their place: a batch of another size might round differently.
+        batch = [_blank(w) if isinstance(px, Failure) else px for w, px in zip(windows, read, strict=True)]
+        predictor = resources.get_predictor()
+        with resources.slots:
+            said = predictor.predict(np.stack(batch))
+    return [
+        px
+        if isinstance(px, Failure)
+        else split(window, near, labels, probabilities, blend_px=job.blend_px, keep_all=job.keep_probabilities)
+        for window, near, px, labels, probabilities in zip(windows, meets, read, *said, strict=True)
+    ]
 
 
 def _blank(window: Window) -> NDArray[np.uint8]:
