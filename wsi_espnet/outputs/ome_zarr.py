@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -156,12 +156,17 @@ class ResultStore:
                     px[..., y : y + part.shape[-2], x : x + part.shape[-1]] = part
                 array[(..., *shard.slices)] = px
 
-    def complete_levels(self) -> None:
-        """Make every shard of the pyramid that is missing: what a killed run, or a failed core, left out."""
+    def complete_levels(self, pending: Collection[tuple[int, int]] = ()) -> None:
+        """Make every shard of the pyramid that is missing: what a killed run, or a failed core, left out.
+
+        Shards above the cores in `pending` are left to the tasks that finish these cores.
+        """
+        above = set(pending)
         for level in range(1, len(self.shapes)):
+            above = {(row // 2, column // 2) for row, column in above}
             rows, columns = self.shard_counts[level]
-            for row in range(rows):
-                for column in range(columns):
+            for row, column in ((r, c) for r in range(rows) for c in range(columns)):
+                if (row, column) not in above:
                     self.reduce(level, row, column)
 
     @property
@@ -273,7 +278,7 @@ def write_image(
         name=name, axes="cyx", levels=[ngff.placement(plan, 2**k) for k in range(levels)], method="mean"
     )
     with output_errors(path):
-        if not path.exists():
+        if not (path / "zarr.json").is_file():
             # One write, so that no folder is ever there without its marks.
             zarr.create_group(path, zarr_format=3, attributes=ngff.image_attributes(multiscale) | marks)
         group = zarr.open_group(path, mode="r+", zarr_format=3)

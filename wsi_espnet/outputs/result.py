@@ -110,7 +110,10 @@ class ResultFolder:
                 if index in cores:
                     self.store.discard(index)
         self.store.forget_failures()
-        return [index for index in cores if not self.store.has(index)]
+        todo = [index for index in cores if not self.store.has(index)]
+        # Tasks make a shard from those below it; what no task will make must be there before.
+        self.store.complete_levels(pending=todo)
+        return todo
 
     def complete(self, failures: Sequence[FailedCore]) -> None:
         """Give failed cores the unlabelled id, and make what is missing of the pyramid."""
