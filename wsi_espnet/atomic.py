@@ -8,6 +8,7 @@ Both leave a file ending in ``.partial`` behind when they are killed.
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import uuid
 from collections.abc import Iterator
@@ -46,6 +47,19 @@ def remove_partials(folder: Path) -> None:
     """
     with output_errors(folder):
         for partial in folder.rglob(f"*{PARTIAL}"):
+            partial.unlink(missing_ok=True)
+
+
+def remove_partials_of(path: Path) -> None:
+    """Delete what killed processes left of one file.
+
+    Raises
+    ------
+    OutputError
+        The folder is read-only.
+    """
+    with output_errors(path):
+        for partial in path.parent.glob(f"{glob.escape(path.name)}.*{PARTIAL}"):
             partial.unlink(missing_ok=True)
 
 

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from wsi_espnet import ngff
-from wsi_espnet.atomic import output_errors, write_bytes_atomic
+from wsi_espnet.atomic import output_errors, remove_partials, write_bytes_atomic
 from wsi_espnet.classes import UNLABELLED, ClassTable
 from wsi_espnet.geometry import ReadPlan, Region
 from wsi_espnet.slides.tile_level import halved
@@ -189,6 +189,8 @@ class ResultStore:
         with output_errors(self.failures_path):
             for note in self._notes():
                 note.unlink()
+            if self.failures_path.is_dir():
+                remove_partials(self.failures_path)
             if self.failures_path.is_dir() and not any(self.failures_path.iterdir()):
                 self.failures_path.rmdir()
 

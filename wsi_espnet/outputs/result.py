@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from wsi_espnet.atomic import output_errors, write_bytes_atomic
+from wsi_espnet.atomic import output_errors, remove_partials_of, write_bytes_atomic
 from wsi_espnet.classes import ClassTable
 from wsi_espnet.errors import ResumeError
 from wsi_espnet.geometry import ReadPlan, Region
@@ -29,6 +29,9 @@ from wsi_espnet.slides.thumbnail import coarse_plan, thumbnail
 from wsi_espnet.slides.tissue_mask import TissueMask
 
 KIND = "segment"
+
+REPORTS = ("areas.csv", "areas.json", "overview.png")
+"""Files beside the mask."""
 
 OVERVIEW_PX = 2048
 """Longer side of the overview that a result carries as its image."""
@@ -99,6 +102,9 @@ class ResultFolder:
             self.folder.mkdir(parents=True, exist_ok=True)
         self._ensure_alone()
         claim = claim_folder(self.store.path, self.fingerprint, kind=KIND, overwrite=overwrite, resume=resume)
+        # Half-written reports of a killed run: by name, since the folder may hold what is not ours.
+        for name in REPORTS:
+            remove_partials_of(self.folder / name)
         if claim == "done":
             return []
         if claim == "new":
