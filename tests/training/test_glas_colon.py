@@ -58,25 +58,24 @@ def test_a_killed_run_goes_on_to_the_same_bits(images: list[GlasImage], tmp_path
         if step == 6:  # four steps make an epoch here
             raise KilledError
 
-    whole = train(images, tmp_path / "whole", SMALL, init=None, command="test")
+    whole = train(images, tmp_path / "whole", SMALL, command="test")
     with pytest.raises(KilledError):
         train(
             images,
             tmp_path / "cut",
             SMALL,
-            init=None,
             command="test",
             on_step=kill_in_the_second_epoch,
         )
     steps: list[int] = []
-    again = train(images, tmp_path / "cut", SMALL, init=None, command="test", on_step=lambda s, _: steps.append(s))
+    again = train(images, tmp_path / "cut", SMALL, command="test", on_step=lambda s, _: steps.append(s))
     assert steps == [5, 6, 7, 8]
     assert again.read_bytes() == whole.read_bytes()
     assert (tmp_path / "cut/log.csv").read_bytes() == (tmp_path / "whole/log.csv").read_bytes()
 
 
 def test_a_run_leaves_log_settings_and_a_model_with_its_card(images: list[GlasImage], tmp_path: Path) -> None:
-    best = train(images, tmp_path, SMALL, init=None, command="python -m test")
+    best = train(images, tmp_path, SMALL, command="python -m test")
     with (tmp_path / "log.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2"]
@@ -90,15 +89,15 @@ def test_a_run_leaves_log_settings_and_a_model_with_its_card(images: list[GlasIm
 
 
 def test_other_settings_are_refused(images: list[GlasImage], tmp_path: Path) -> None:
-    train(images, tmp_path, SMALL.model_copy(update={"epochs": 1}), init=None, command="test")
+    train(images, tmp_path, SMALL.model_copy(update={"epochs": 1}), command="test")
     with pytest.raises(ResumeError, match="other settings"):
-        train(images, tmp_path, SMALL, init=None, command="test")
+        train(images, tmp_path, SMALL, command="test")
 
 
 def test_a_few_steps_lower_the_loss(images: list[GlasImage], tmp_path: Path) -> None:
     losses: list[float] = []
     config = SMALL.model_copy(update={"epochs": 6})
-    train(images, tmp_path, config, init=None, command="test", on_step=lambda _, loss: losses.append(loss))
+    train(images, tmp_path, config, command="test", on_step=lambda _, loss: losses.append(loss))
     assert len(losses) == 24
     assert np.mean(losses[-6:]) < 0.9 * np.mean(losses[:4])
 

@@ -60,6 +60,8 @@ class GlasColonConfig(BaseModel):
     held_out: tuple[str, ...] = ("3", "6", "15")
     p: int = 2
     q: int = 8
+    init: Path | None = None
+    """The authors' `.pth` that the encoder starts from; None starts from random weights."""
 
     @property
     def network(self) -> EspNetConfig:
@@ -72,7 +74,6 @@ def train(
     out: Path,
     config: GlasColonConfig,
     *,
-    init: Path | None,
     command: str,
     on_step: Callable[[int, float], None] | None = None,
 ) -> Path:
@@ -86,8 +87,6 @@ def train(
         Folder of the run; one that holds a checkpoint of the same `config` is continued.
     config
         All settings.
-    init
-        The authors' `.pth` to start the encoder from, or None for a random start.
     command
         What the card names as its source.
     on_step
@@ -104,8 +103,8 @@ def train(
 
     torch.manual_seed(config.seed)
     module = EspNet(config.network)
-    if init is not None:
-        start_from(module, init)
+    if config.init is not None:
+        start_from(module, config.init)
     module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = EspNet(config.network)
     average.load_state_dict(module.state_dict())
@@ -322,7 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(given.threads)
-    torch.set_flush_denormal(True)  # dead channels of the authors' weights would slow the CPU down tenfold
+    torch.set_flush_denormal(True)  # the authors' dead channels hold denormals, which are slow
     start = f" --init {given.init.parent.name}/{given.init.name}" if given.init else ""
     if given.init:
         start += f" (sha256 {hashlib.sha256(given.init.read_bytes()).hexdigest()[:12]})"
@@ -330,8 +329,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"python -m {__spec__.name if __spec__ else __name__} --data glas --epochs {given.epochs} "
         f"--seed {given.seed} --threads {given.threads}{start}"
     )
-    config = GlasColonConfig(epochs=given.epochs, seed=given.seed)
-    best = train(read_glas(given.data), given.out, config, init=given.init, command=command)
+    config = GlasColonConfig(epochs=given.epochs, seed=given.seed, init=given.init)
+    best = train(read_glas(given.data), given.out, config, command=command)
     log.info("the best network is %s", best)
 
 
