@@ -87,3 +87,14 @@ def test_the_same_seed_gives_the_same_crop() -> None:
     second = augment.random_crop(rgb, labels, side_px=64, rng=np.random.default_rng(3))
     assert np.array_equal(first[0], second[0])
     assert np.array_equal(first[1], second[1])
+
+
+def test_a_mosaic_takes_image_and_mask_from_the_same_places() -> None:
+    crops = [(np.full((48, 48, 3), 10 * k, np.uint8), np.full((48, 48), k, np.uint8)) for k in range(8)]
+    mixed = augment.mosaic(crops, rng=np.random.default_rng(1))
+    assert len(mixed) == len(crops)
+    for rgb, labels in mixed:
+        assert np.array_equal(rgb[..., 0], 10 * labels)
+    assert max(len(np.unique(labels)) for _, labels in mixed) > 2
+    assert any(len(np.unique(labels)) == 1 for _, labels in mixed)
+    assert all((labels == k).all() for k, (_, labels) in enumerate(crops))

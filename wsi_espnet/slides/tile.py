@@ -53,6 +53,7 @@ def tile(
     mpp: float | None,
     allow_upsampling: bool = False,
     tissue: TissueLike | None = None,
+    whole: bool = False,
     overwrite: bool = False,
     resume: bool = True,
     workers: int = 1,
@@ -71,8 +72,10 @@ def tile(
     allow_upsampling
         Whether a slide coarser than `mpp` may be enlarged.
     tissue
-        Chunks of the largest level that it does not touch are not stored, and read as white. Its mask is
-        kept with the image, as the label image ``tissue``.
+        Kept with the image as the label image ``tissue``. Chunks of the largest level that it does not touch are not
+        stored, and read as white.
+    whole
+        Store chunks without tissue all the same.
     overwrite
         Replace a Zarr group that is there.
     resume
@@ -104,7 +107,7 @@ def tile(
     plan = source.plan(mpp, allow_upsampling=allow_upsampling)
     if tissue is not None and tissue.mask.ndim != 2:
         raise TissueError(f"a tissue mask has two axes, got the shape {tissue.mask.shape}")
-    fingerprint = _fingerprint(source, plan, tissue)
+    fingerprint = _fingerprint(source, plan, tissue, whole=whole)
     with output_errors(out):
         claim = claim_folder(out, fingerprint, kind="tile", overwrite=overwrite, resume=resume)
         if claim == "done":
@@ -116,12 +119,14 @@ def tile(
             labels.update_attributes(ngff.labels_group_attributes([TISSUE_LABEL]))
             write_tissue(labels, plan, tissue.mask, levels=len(shapes), in_um=source.mpp is not None)
         levels = [TileLevel.open(group, out, index, shape) for index, shape in enumerate(shapes)]
-        _write_levels(levels, partial(_write_base, source, plan, tissue, levels[0]), workers, progress)
+        _write_levels(
+            levels, partial(_write_base, source, plan, None if whole else tissue, levels[0]), workers, progress
+        )
         group.update_attributes(mark(fingerprint, kind="tile", state="done"))
     return out
 
 
-def _fingerprint(source: PixelSource, plan: ReadPlan, tissue: TissueLike | None) -> dict[str, Any]:
+def _fingerprint(source: PixelSource, plan: ReadPlan, tissue: TissueLike | None, *, whole: bool) -> dict[str, Any]:
     """Everything that the bytes depend on."""
     return {
         "format": 1,  # counted up when the same inputs give other bytes
@@ -129,6 +134,7 @@ def _fingerprint(source: PixelSource, plan: ReadPlan, tissue: TissueLike | None)
         "mpp": list(plan.mpp),
         "shape": list(plan.shape),
         "tissue": None if tissue is None else tissue_digest(tissue.mask),
+        "whole": whole or tissue is None,
         "layout": {"chunk": CHUNK_PX, "shard": SHARD_PX, "zstd": ZSTD_LEVEL},
     }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -23,6 +25,10 @@ range is wide because GlaS comes from one laboratory and one scanner."""
 
 GLASS_SHARE_OF_CROPS = 0.25
 """GlaS holds no glass at all, and slides are mostly glass: every fourth crop is given some."""
+
+
+MOSAIC_SHARE_OF_CROPS = 0.6
+"""How many crops are put together from four."""
 
 
 def random_crop(rgb: Rgb, labels: Labels, *, side_px: int, rng: np.random.Generator) -> tuple[Rgb, Labels]:
@@ -50,6 +56,25 @@ def random_crop(rgb: Rgb, labels: Labels, *, side_px: int, rng: np.random.Genera
     if rng.random() < GLASS_SHARE_OF_CROPS:
         rgb, labels = add_glass(rgb, labels, rng=rng)
     return np.ascontiguousarray(rgb), np.ascontiguousarray(labels)
+
+
+def mosaic(crops: Sequence[tuple[Rgb, Labels]], *, rng: np.random.Generator) -> list[tuple[Rgb, Labels]]:
+    """Crops of which some are put together from parts of four, cut along one row and one column.
+
+    Without it the network learns one grade for all that it sees, since each GlaS image has one; on a slide, tissue
+    of another grade nearby then turns its mind.
+    """
+    mixed = []
+    for rgb, labels in crops:
+        rgb, labels = rgb.copy(), labels.copy()
+        if rng.random() < MOSAIC_SHARE_OF_CROPS:
+            side = labels.shape[0]
+            row, column = (int(side * rng.uniform(0.15, 0.85)) for _ in range(2))
+            for part in (np.s_[:row, column:], np.s_[row:, :column], np.s_[row:, column:]):
+                other_rgb, other_labels = crops[int(rng.integers(len(crops)))]
+                rgb[part], labels[part] = other_rgb[part], other_labels[part]
+        mixed.append((rgb, labels))
+    return mixed
 
 
 def place_and_scale(rgb: Rgb, labels: Labels, *, side_px: int, rng: np.random.Generator) -> tuple[Rgb, Labels]:

@@ -16,6 +16,10 @@ from wsi_espnet.models.catalog import class_table
 CLASSES = 3
 
 
+MOSAIC_PX = (512, 768)
+"""(height, width) of each image's part of a mosaic; GlaS images are mostly 522 x 775 px."""
+
+
 def score(module: nn.Module, images: Sequence[GlasImage], normalisation: Normalisation) -> dict[str, float]:
     """IoU per class, mean, and gland against background, from one confusion matrix of whole images."""
     module.eval()
@@ -25,6 +29,32 @@ def score(module: nn.Module, images: Sequence[GlasImage], normalisation: Normali
         pairs = image.labels.astype(np.int64) * CLASSES + labels
         confusion += np.bincount(pairs.ravel(), minlength=CLASSES**2).reshape(CLASSES, CLASSES)
     return iou_scores(confusion)
+
+
+def mosaics_of(images: Sequence[GlasImage]) -> list[GlasImage]:
+    """Images put together two by two by two, each cut to 512 x 768 px: tissue among tissue of others, as on a slide.
+
+    Neighbours are taken from across the list, so that patients and grades meet; images that are too small are left
+    out, and so are up to three that remain.
+    """
+    large = [
+        image for image in images if image.labels.shape[0] >= MOSAIC_PX[0] and image.labels.shape[1] >= MOSAIC_PX[1]
+    ]
+    step = len(large) // 4
+    return [_side_by_side([large[k + i * step] for i in range(4)]) for k in range(step)]
+
+
+def _side_by_side(images: Sequence[GlasImage]) -> GlasImage:
+    h, w = MOSAIC_PX
+    rgb = [image.rgb[:h, :w] for image in images]
+    labels = [image.labels[:h, :w] for image in images]
+    return GlasImage(
+        name="+".join(image.name for image in images),
+        patient="",
+        grade="",
+        rgb=np.vstack([np.hstack(rgb[:2]), np.hstack(rgb[2:])]),
+        labels=np.vstack([np.hstack(labels[:2]), np.hstack(labels[2:])]),
+    )
 
 
 def predict(module: nn.Module, rgb: npt.NDArray[np.uint8], normalisation: Normalisation) -> npt.NDArray[np.int64]:
