@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -31,27 +40,35 @@ CLASSES = ClassTable(
 )
 
 
-def reach_px(p: int, q: int) -> int:
-    """Px beyond which an ESPNet (p, q) with its decoder sees nothing, to each side.
+def reach_px(*, p: int, q: int, decoder: bool) -> int:
+    """Px beyond which an ESPNet (p, q) sees nothing, to each side, as a multiple of 8.
 
-    The encoder sees 399 + 128 p + 256 q px, the decoder widens that by 132.
+    The encoder sees 399 + 128 p + 256 q px, the decoder widens that by 132; enlarging coarse logits takes 8 more.
     """
-    return -(-(399 + 128 * p + 256 * q + 132) // 2)
+    seen = 399 + 128 * p + 256 * q + (132 if decoder else 16)
+    return -(-seen // 2 // 8) * 8
 
 
 def tiny_model(
-    path: Path, *, p: int = 0, q: int = 1, core_px: int = 256, halo_px: int = 32, mpp: float | None = MPP, seed: int = 3
+    path: Path,
+    *,
+    architecture: Literal["encoder", "espnet-c", "espnet"] = "espnet",
+    p: int = 0,
+    q: int = 1,
+    core_px: int = 256,
+    halo_px: int = 32,
+    seed: int = 3,
 ) -> Path:
     """A network of random weights with a card; small enough to be run hundreds of times."""
     torch.manual_seed(seed)
-    config = EspNetConfig(p=p, q=q, classes=len(CLASSES))
+    config = EspNetConfig(architecture=architecture, p=p, q=q, classes=len(CLASSES))
     module = build(config).eval()
     card = ModelCard(
         name="tiny",
         summary="random weights",
         network=config,
         classes=CLASSES,
-        mpp=mpp,
+        mpp=MPP,
         normalisation=Normalisation(mean=(200.0, 160.0, 190.0), std=(40.0, 50.0, 40.0)),
         data="none",
         terms="none",
@@ -93,3 +110,63 @@ def differing_files(a: Path, b: Path) -> list[str]:
     """Names of the files that two folders do not have in common, or that differ; none if they are equal."""
     left, right = files_below(a), files_below(b)
     return sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))
+
+
+class Told(NamedTuple):
+    """What a command left with: exit status, stdout, stderr."""
+
+    status: int
+    out: str
+    err: str
+
+    def assert_refused(self, status: int, *words: str) -> None:
+        """One sentence on stderr that says these words, the right exit status, nothing else."""
+        assert self.status == status, self.err
+        assert self.out == ""
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("error: ")
+        assert [word for word in words if word.lower() not in lines[0].lower()] == [], lines[0]
+
+
+Call = Callable[..., Told]
+"""The command as a function of its words."""
+
+
+def run_process(*arguments: object, **how: Any) -> Told:
+    """The installed command in a process of its own; `how` goes to `subprocess.run`."""
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=120, check=False, **how)
+    return Told(done.returncode, done.stdout, done.stderr)
+
+
+def command(*arguments: object) -> list[str]:
+    """Words that start the installed command."""
+    return [str(Path(sys.executable).with_name("wsi-espnet")), *map(str, arguments)]
+
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["wsi_espnet.segment", "wsi_espnet.slides.tile"])
+"""Real processes that start in milliseconds: they are forked from one that has imported torch and done nothing else."""
+
+
+def in_process(work: Callable[..., None], *arguments: Any) -> ForkServerProcess:
+    """Start a function of a module in a process of its own, which can be killed."""
+    process = PROCESSES.Process(target=work, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
+def die_after(files: int) -> None:
+    """Let this process be killed by SIGKILL when it is about to put its file number `files` (from 0) into place.
+
+    Everything in a result is written under another name and moved into place: between two moves nothing changes.
+    """
+    count = itertools.count()
+    move = os.replace
+
+    def counted(*paths: Any, **how: Any) -> None:
+        if next(count) == files:
+            os.kill(os.getpid(), signal.SIGKILL)
+        move(*paths, **how)
+
+    os.replace = counted

@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 import sys
 
-import click
 import typer
 
 from wsi_espnet.cli import info, models, sample, segment, tile
 from wsi_espnet.errors import WsiEspnetError
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C: 128 and the number of SIGINT, as shells have it."""
+
+_INTERRUPTED = "interrupted; what is finished is kept, run the same command again to go on"
 
 app = typer.Typer(
     name="wsi-espnet",
@@ -32,24 +36,33 @@ def main(
     """Whole-slide segmentation with ESPNet: from a slide to a tissue-class mask."""
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
     logging.getLogger("wsi_espnet").setLevel(logging.DEBUG if verbose else logging.INFO)
+    if not verbose:
+        # Zarr's event loop tells at exit which of its writes an error left undone; the error has been told already.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
 
 
 def run() -> None:
-    """Entry point: our own errors become one sentence and an exit status, never a traceback."""
+    """Entry point: what a user can do something about becomes one sentence and an exit status, never a traceback."""
     try:
-        app(standalone_mode=False)
+        status = app(standalone_mode=False)
     except WsiEspnetError as exc:
         fail(f"error: {exc}", exc.exit_code)
-    except click.ClickException as exc:
-        exc.show()
+    except typer.TyperException as exc:  # an option or argument that the command does not take
+        if said := _of_option(exc):  # nothing where the help was shown instead
+            fail(f"error: {said}; see --help", exc.exit_code)
         sys.exit(exc.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        fail("interrupted; what is finished is kept, run the same command again to go on", 130)
-    except BrokenPipeError:
-        sys.exit(1)
+    except (typer.Abort, KeyboardInterrupt):
+        fail(_INTERRUPTED, INTERRUPTED)
+    if status == INTERRUPTED:  # Typer catches Ctrl-C itself and hands back this status
+        fail(_INTERRUPTED, INTERRUPTED)
 
 
 def fail(message: str, status: int) -> None:
     """Leave with a message on stderr."""
     sys.stderr.write(message + "\n")
     sys.exit(status)
+
+
+def _of_option(exc: typer.TyperException) -> str:
+    """Typer's sentence on one line, without the word that pydantic puts before each."""
+    return " ".join(exc.format_message().split()).replace("Value error, ", "").rstrip(".")

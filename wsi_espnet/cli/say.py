@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
+LINE_EVERY_S = 30.0
+"""Seconds between two lines of progress where there is no terminal."""
+
+Update = Callable[[int, int, str], None]
+"""Told about (done, total, note)."""
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -38,8 +45,14 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 @contextlib.contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A bar on stderr; call what comes out with (done, total, note)."""
+def progress_bar(what: str) -> Iterator[Update]:
+    """Progress on stderr, from the first call of what comes out, with (done, total, note).
+
+    A bar in a terminal; elsewhere, in a log or a pipe, a line every now and then.
+    """
+    if not err.is_terminal:
+        yield _lines(what)
+        return
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
@@ -50,10 +63,25 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int, str], None]]:
         TimeRemainingColumn(),
         console=err,
     )
-    with bar:
-        task = bar.add_task(what, total=None, note="")
+    task = bar.add_task(what, total=None, note="")
 
-        def update(done: int, total: int, note: str = "") -> None:
-            bar.update(task, completed=done, total=total, note=note)
+    def update(done: int, total: int, note: str = "") -> None:
+        bar.start()  # not before: a run that is refused shows no bar
+        bar.update(task, completed=done, total=total, note=note)
 
+    try:
         yield update
+    finally:
+        bar.stop()
+
+
+def _lines(what: str) -> Update:
+    last = time.monotonic()
+
+    def update(done: int, total: int, note: str = "") -> None:
+        nonlocal last
+        if time.monotonic() - last >= LINE_EVERY_S:
+            last = time.monotonic()
+            err.print(f"{what} {done}/{total} {note}", markup=False)
+
+    return update

@@ -1,0 +1,60 @@
+# make demo    install, make a sample slide, segment it
+# make test    install what the tests need, run them
+# make check   format, lint, types, tests and documentation: what has to pass before a change is handed in
+# make bench   speed, memory and seams on this machine, beside other tools (some minutes; leave the machine alone)
+
+PYTHON ?= python3.11
+VENV   ?= .venv
+DEMO   ?= demo
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint check bench install
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# What is installed is remembered in files, so that a second call starts at once.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing wsi-espnet into $(VENV) (two or three minutes the first time)"
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "installing what the tests need"
+	$(PIP) -e ".[dev]"
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	@echo "installing what is compared with"
+	$(PIP) -e ".[bench]"
+	@touch $@
+
+install: $(VENV)/.installed-dev
+
+$(DEMO)/colon.svs: | $(VENV)/.installed
+	$(BIN)/wsi-espnet sample colon --out $(DEMO)
+
+demo: $(VENV)/.installed $(DEMO)/colon.svs
+	$(BIN)/wsi-espnet segment $(DEMO)/colon.svs --out $(DEMO)/out --overwrite
+	@echo
+	@echo "Look at $(DEMO)/out/overview.png; the mask is the OME-Zarr beside it."
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# README and docs are checked by tests/test_docs.py.
+check: lint test
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python -m wsi_espnet.bench

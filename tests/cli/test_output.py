@@ -1,0 +1,104 @@
+"""What commands say when all goes well: results on stdout, and nothing else there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import zarr
+from small import Call, differing_files, run_process
+
+from wsi_espnet.cli import say
+from wsi_espnet.segment import segment
+
+
+def test_segment_prints_areas_and_places(bench: Path, tmp_path: Path, wsi_espnet: Call) -> None:
+    out = tmp_path / "a folder"
+    told = wsi_espnet("segment", bench / "slide.svs", "-o", out, "-m", bench / "tiny.safetensors", "--compile=off")
+    assert told.status == 0
+    lines = told.out.splitlines()
+    assert lines[0].split() == ["class", "mm2", "of", "tissue"]
+    assert [line.split()[0] for line in lines[1:5]] == ["glass", "stroma", "gland", "tissue"]
+    shares = [float(line.split()[-1].rstrip("%")) for line in lines[1:4]]
+    assert sum(shares) == pytest.approx(100, abs=0.2)
+    assert lines[5:] == [
+        f"mask      {out / 'slide.ome.zarr'}",
+        f"overview  {out / 'overview.png'}",
+        f"areas     {out / 'areas.csv'}",
+    ]
+
+
+def test_json_is_all_that_stdout_holds(bench: Path, tmp_path: Path) -> None:
+    told = run_process(
+        "segment", bench / "slide.svs", "-o", "out", "-m", bench / "tiny.safetensors", "--compile=off", "--json",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert told.status == 0
+    said = json.loads(told.out)
+    assert (said["windows"], said["computed"], said["failed"]) == (12, 12, [])
+    assert said["mpp"] == [0.5, 0.5]
+    assert said["tissue_mm2"] == pytest.approx(sum(c["mm2"] for c in said["classes"].values()))
+    for key in ("mask", "overview", "areas_csv", "areas_json"):
+        assert (tmp_path / said[key]).exists()
+
+
+def test_the_command_and_the_function_give_the_same_bytes(bench: Path, tmp_path: Path, wsi_espnet: Call) -> None:
+    words = ["--stitch=crop", "--window=320", "--halo=24", "--mpp=0.8", "--probabilities", "--precision=fp32"]
+    model = bench / "tiny.safetensors"
+    assert (
+        wsi_espnet("segment", bench / "slide.svs", "-o", tmp_path / "cli", "-m", model, "--compile=off", *words).status
+        == 0
+    )
+    segment(
+        bench / "slide.svs",
+        tmp_path / "python",
+        model=model,
+        compiled=False,
+        stitch="crop",
+        window=320,
+        halo=24,
+        mpp=0.8,
+        probabilities=True,
+        precision="fp32",
+    )
+    assert differing_files(tmp_path / "cli", tmp_path / "python") == []
+
+
+def test_tile_prints_the_place_that_segment_can_read(bench: Path, tmp_path: Path, wsi_espnet: Call) -> None:
+    told = wsi_espnet("tile", bench / "slide.svs", "-o", tmp_path / "x.ome.zarr", "--mpp", "1", "--tissue-only")
+    assert (told.status, told.out) == (0, f"{tmp_path / 'x.ome.zarr'}\n")
+    assert zarr.open_group(tmp_path / "x.ome.zarr", mode="r")["0"].shape == (3, 300, 400)
+    info = wsi_espnet("info", tmp_path / "x.ome.zarr", "--json", "-m", bench / "tiny.safetensors")
+    assert json.loads(info.out)["vendor"] == "ome-zarr"
+    told = wsi_espnet(
+        "segment", tmp_path / "x.ome.zarr", "-o", tmp_path / "out", "-m", bench / "tiny.safetensors", "--mpp=1",
+        "--compile=off",
+    )  # fmt: skip
+    assert told.status == 0
+    assert (tmp_path / "out" / "x.ome.zarr").is_dir()
+
+
+@pytest.mark.parametrize("words", [("models", "list"), ("models", "show", "glas-colon"), ("sample",)])
+def test_lists_go_to_stdout(wsi_espnet: Call, words: tuple[str, ...]) -> None:
+    told = wsi_espnet(*words)
+    assert (told.status, told.err) == (0, "")
+    assert "colon" in told.out
+
+
+@pytest.mark.parametrize("words", [("models", "list", "--json"), ("models", "show", "glas-colon", "--json")])
+def test_lists_parse_as_json(wsi_espnet: Call, words: tuple[str, ...]) -> None:
+    told = wsi_espnet(*words)
+    assert "glas-colon" in json.dumps(json.loads(told.out))
+
+
+def test_a_log_gets_a_line_of_progress_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(say, "LINE_EVERY_S", 0.0)
+    with say.progress_bar("windows") as update:
+        update(1, 3, "2.0 Mpx/s")
+        monkeypatch.setattr(say, "LINE_EVERY_S", 1e9)
+        update(2, 3, "2.0 Mpx/s")
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "windows 1/3 2.0 Mpx/s\n")

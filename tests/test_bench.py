@@ -1,0 +1,134 @@
+"""The benchmarks: what they count, how they tell it, and a round on a slide of a few tiles."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from wsi_espnet.bench import seams
+from wsi_espnet.bench.process import measure
+from wsi_espnet.bench.report import Check, Report
+from wsi_espnet.bench.scores import GLASS, changed_px, confusion, iou
+from wsi_espnet.bench.settings import MODEL, Settings
+from wsi_espnet.bench.slides import HELD_OUT, compose, held_out_images
+from wsi_espnet.bench.trace import Trace
+from wsi_espnet.errors import UsageError
+from wsi_espnet.models.catalog import find_model, read_card
+
+SIDE_PX = 1024
+
+LABELS = arrays(np.uint8, (9, 7), elements=st.integers(0, 3))
+TRUTH = arrays(np.uint8, (9, 7), elements=st.sampled_from([0, 1, 2, GLASS]))
+
+
+@given(a=LABELS, b=LABELS, truth=TRUTH, shift=st.integers(0, 5))
+def test_only_tissue_counts_as_changed(a: np.ndarray, b: np.ndarray, truth: np.ndarray, shift: int) -> None:
+    moved = np.pad(b, ((shift, 0), (shift, 0)), constant_values=9)
+    expected = sum(a[p] != b[p] and truth[p] != GLASS for p in np.ndindex(a.shape))
+    assert changed_px(a, moved, truth, shift_px=shift) == expected
+
+
+@given(labels=LABELS, truth=TRUTH)
+def test_iou_is_that_of_sets_of_px(labels: np.ndarray, truth: np.ndarray) -> None:
+    counts = confusion(labels, truth, 3)
+    assert counts.sum() == np.count_nonzero(truth != GLASS)
+    for label, found in enumerate(iou(counts)):
+        said = {p for p in np.ndindex(labels.shape) if labels[p] == label and truth[p] != GLASS}
+        true = {p for p in np.ndindex(labels.shape) if truth[p] == label}
+        assert found == pytest.approx(len(said & true) / len(said | true)) if said | true else np.isnan(found)
+
+
+def test_strips_do_not_change_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    a, b, truth = (rng.integers(0, 3, (50, 20), dtype=np.uint8) for _ in range(3))
+    whole = changed_px(a, b, truth, shift_px=0), confusion(a, truth, 3)
+    monkeypatch.setattr("wsi_espnet.bench.scores._STRIP_PX", 7)
+    assert changed_px(a, b, truth, shift_px=0) == whole[0]
+    np.testing.assert_array_equal(confusion(a, truth, 3), whole[1])
+
+
+def test_a_report_says_what_was_missed_and_where_it_was_measured(tmp_path: Path) -> None:
+    checks = (Check("speed", ">= 5", "6.0", True), Check("memory", "<= 3 GiB", "4.00 GiB", False))
+    report = Report("x", "a title", ("way", "Mpx/s"), (("ours", "1.00"), ("theirs", "0.10")), checks, {"runs": [1]})
+    lines = report.text().splitlines()
+    assert lines[0] == "x: a title"
+    assert lines[4] == "ours     1.00"
+    assert [line.rpartition(" ")[2] for line in lines[-3:-1]] == ["met", "MISSED"]
+    found = json.loads(report.write(tmp_path / "new").read_text())
+    assert found["runs"] == [1]
+    assert found["machine"]["cores"] >= 1
+    assert [check["met"] for check in found["checks"]] == [True, False]
+
+
+def test_a_trace_adds_up_calls_and_lets_errors_through() -> None:
+    class Owner:
+        def good(self) -> int:
+            return 3
+
+        def bad(self) -> None:
+            raise ValueError("no")
+
+    trace = Trace()
+    trace.watch(Owner, "good", "good")
+    trace.watch(Owner, "bad", "bad")
+    assert [Owner().good(), Owner().good()] == [3, 3]
+    with pytest.raises(ValueError, match="no"):
+        Owner().bad()
+    assert [spell.name for spell in trace.spells] == ["good", "good", "bad"]
+    assert trace.between("good")[0] <= trace.between("good")[1]
+    assert trace.seconds().keys() == {"good", "bad"}
+
+
+def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no slide at"):
+        measure("segment", {"slide": str(tmp_path / "absent.svs"), "out": str(tmp_path / "out")})
+
+
+def test_slides_hold_only_patients_that_training_never_saw() -> None:
+    assert f"images of {', '.join(sorted(HELD_OUT, key=int))}, which training" in read_card(find_model(MODEL)).split
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no index\.csv"):
+        compose(tmp_path, tmp_path / "slides", height=SIDE_PX, width=SIDE_PX)
+
+
+def test_a_slide_is_composed_once(shared: Path, tmp_path: Path) -> None:
+    first = compose(shared, tmp_path, height=SIDE_PX, width=SIDE_PX, shift_tiles=1)
+    made = first.path.stat().st_mtime_ns
+    assert compose(shared, tmp_path, height=SIDE_PX, width=SIDE_PX, shift_tiles=1) == first
+    assert first.path.stat().st_mtime_ns == made
+    assert first.info["width"] == SIDE_PX + 256
+    assert set(first.info["images"]) <= set(held_out_images(shared / "data" / "glas"))
+
+
+@pytest.mark.slow
+def test_the_plain_loop_says_what_the_package_says(shared: Path, tmp_path: Path) -> None:
+    slide = compose(shared, tmp_path, height=SIDE_PX, width=SIDE_PX)
+    given = {"slide": str(slide.path), "model": MODEL}
+    plain = measure("plain", {**given, "out": str(tmp_path / "plain.npy"), "halo": 64})
+    options = {"window": 640, "halo": 64, "stitch": "crop", "precision": "fp32", "tissue": "none"}
+    ours = measure("segment", {**given, **options, "out": str(tmp_path / "ours"), "traced": True})
+    assert ours.peak_bytes > 200 << 20
+    assert {"read", "network", "write"} <= ours.result["trace"]["seconds_over_threads"].keys()
+    a, b = np.load(plain.result["mask"]), seams.open_labels(ours.result["mask"])[...]
+    # Beyond the slide's sides, one shows the network black and the other a mirror; inside, both show the same px.
+    assert np.mean((a == b)[256:-256, 256:-256]) > 0.98
+
+
+@pytest.mark.slow
+def test_a_round_of_seams(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seams, "QUICK_SIDE_PX", SIDE_PX)
+    monkeypatch.setattr(seams, "VARIANTS", (seams.Variant("small", 512, 64, "blend"),))
+    report = seams.run(Settings(data=shared, out=tmp_path, quick=True))
+    (facts,) = report.facts["variants"]
+    assert facts["work_relative_to_no_halo"] > 1
+    assert 0 < facts["changed_share_of_tissue"] < 0.2
+    assert facts["runs"][0]["peak_bytes"] > 200 << 20
+    assert len(report.rows) == 1 + len(seams.ALONE)

@@ -1,0 +1,88 @@
+"""What the project says about itself: commands, programs, links, docstrings."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from wsi_espnet.slides.colon import colon_slide
+
+PROJECT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").glob("*.md")])
+MODULES = sorted([*(PROJECT / "wsi_espnet").rglob("*.py"), *(PROJECT / "plugins").rglob("*.py")])
+
+Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(PROJECT))
+
+
+@pytest.mark.slow
+def test_the_readme_shows_what_its_commands_say() -> None:
+    done = run(PROJECT / "docs/refresh.py", "--check", folder=PROJECT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_examples_run(tmp_path: Path) -> None:
+    (tmp_path / "slide.svs").write_bytes(colon_slide(shape=(1024, 1280)))
+    said = {
+        "segment_a_slide.py": run(PROJECT / "examples/segment_a_slide.py", "slide.svs", "out", folder=tmp_path),
+        "largest_glands.py": run(PROJECT / "examples/largest_glands.py", "out/slide.ome.zarr", folder=tmp_path),
+    }
+    assert said.keys() == {path.name for path in (PROJECT / "examples").glob("*.py")}, "run the new example here"
+    for name, done in said.items():
+        assert done.returncode == 0, f"{name}: {done.stderr}"
+        assert " gland" in done.stdout, name
+    assert (tmp_path / "out" / "overview.png").is_file()
+
+
+def run(program: Path, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(program), *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    missing = [t for t in targets if "://" not in t and not (page.parent / t).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_programs_import_what_exists(page: Path) -> None:
+    for program in re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+        for node in ast.walk(ast.parse(program)):
+            if isinstance(node, ast.ImportFrom) and node.module is not None:
+                module = importlib.import_module(node.module)
+                assert not [alias.name for alias in node.names if not hasattr(module, alias.name)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_placeholder_is_left(page: Path) -> None:
+    assert not re.findall(r"\b(?:TODO|TBD|FIXME|PARAMS|SCORES|TIMING)\b", page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_public_names_have_docstrings(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    undocumented = [name for name, node in public(tree, "module") if ast.get_docstring(node) is None]
+    assert not undocumented
+
+
+def public(node: Documented, name: str) -> Iterator[tuple[str, Documented]]:
+    """A module or class, and the public classes, functions and methods in it."""
+    yield name, node
+    for child in node.body:
+        if isinstance(child, ast.ClassDef | ast.FunctionDef) and not child.name.startswith("_"):
+            if isinstance(child, ast.ClassDef):
+                yield from public(child, f"{name}.{child.name}")
+            else:
+                yield f"{name}.{child.name}", child

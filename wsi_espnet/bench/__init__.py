@@ -1,0 +1,1 @@
+"""Benchmarks on composed slides with known truth: `python -m wsi_espnet.bench`."""

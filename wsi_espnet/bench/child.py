@@ -1,0 +1,37 @@
+"""The process that `wsi_espnet.bench.process.measure` starts: runs one task and writes what it found."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from wsi_espnet.bench import baselines, tasks
+
+TASKS: dict[str, Callable[..., dict[str, Any]]] = {
+    "segment": tasks.segment_slide,
+    "plan": tasks.plan_work,
+    "compile": tasks.compile_network,
+    "bare": tasks.bare_network,
+    "alone": tasks.images_alone,
+    "apart": tasks.cells_apart,
+    "monai": baselines.monai_in_ram,
+    "plain": baselines.plain_loop,
+}
+"""What can be measured."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """TASK ARGUMENTS(JSON) ANSWER(path)."""
+    name, given, answer = arguments
+    result = TASKS[name](**json.loads(given))
+    # The kernel carries the parent's resident set over into this figure: the parent loads no torch and stays small.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    Path(answer).write_text(json.dumps({"result": result, "peak_bytes": peak}), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
