@@ -162,7 +162,7 @@ def run_cluster(graph: Graph, client: Client, *, on_core: OnCore) -> list[Failur
     futures = client.get(graph.tasks, [*graph.cores, *graph.top], sync=False, retries=RETRIES)
     cores = futures[: len(graph.cores)]
     indices = {future.key: key[1:] for future, key in zip(cores, graph.cores, strict=True)}
-    for done, future in enumerate(as_completed(cores), start=1):
+    for done, future in enumerate(as_completed(cores, loop=client.loop), start=1):
         if future.status == "finished":
             on_core(indices[future.key], done)
     client.gather(futures[len(graph.cores) :])
