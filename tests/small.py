@@ -57,18 +57,27 @@ def tiny_model(
     q: int = 1,
     core_px: int = 256,
     halo_px: int = 32,
+    mpp: float | None = MPP,
+    classes: ClassTable = CLASSES,
+    constant: float | None = None,
     seed: int = 3,
 ) -> Path:
-    """A network of random weights with a card; small enough to be run hundreds of times."""
+    """A network of random weights with a card, small enough to be run hundreds of times.
+
+    `constant` takes the place of every weight.
+    """
     torch.manual_seed(seed)
-    config = EspNetConfig(architecture=architecture, p=p, q=q, classes=len(CLASSES))
+    config = EspNetConfig(architecture=architecture, p=p, q=q, classes=len(classes))
     module = build(config).eval()
+    if constant is not None:
+        for weight in module.parameters():
+            torch.nn.init.constant_(weight, constant)
     card = ModelCard(
         name="tiny",
         summary="random weights",
         network=config,
-        classes=CLASSES,
-        mpp=MPP,
+        classes=classes,
+        mpp=mpp,
         normalisation=Normalisation(mean=(200.0, 160.0, 190.0), std=(40.0, 50.0, 40.0)),
         data="none",
         terms="none",

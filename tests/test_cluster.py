@@ -34,7 +34,7 @@ def cluster() -> Iterator[LocalCluster]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("inputs")
-    px = blobs(900, 1100)
+    px = blobs(600, 800)
     write_slide(made / "slide.tiff", [px, px[::4, ::4]], mpp=MPP)
     tiny_model(made / "tiny.safetensors", core_px=128)
     return made
@@ -66,7 +66,7 @@ def test_a_worker_may_be_killed(cluster: LocalCluster, folder: Path, quiet: Path
     victim = next(iter(pids.values()))
 
     def kill(progress: Progress) -> None:
-        if progress.done == 10:
+        if progress.done == 5:
             os.kill(victim, signal.SIGKILL)
 
     run(folder, tmp_path / "out", scheduler=cluster.scheduler_address, progress=kill)
@@ -98,7 +98,7 @@ def test_an_error_on_a_worker_comes_back_as_what_it_is(cluster: LocalCluster, fo
         if progress.done == 1:
             for row in cores.iterdir():
                 shutil.rmtree(row)
-            for row in range(8):
+            for row in range(5):
                 (cores / str(row)).write_text("in the way", encoding="utf-8")
 
     with pytest.raises(OutputError, match="cannot be written"):

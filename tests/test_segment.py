@@ -275,6 +275,17 @@ def test_a_tissue_file_is_where_the_slide_is_segmented(run: Run, result: Segment
     assert made.windows < result.windows
 
 
+def test_without_a_class_for_glass_px_outside_the_tissue_are_unlabelled(run: Run, tmp_path: Path) -> None:
+    streets = CLASSES.model_copy(update={"glass": None})
+    model = tiny_model(tmp_path / "street.safetensors", classes=streets, mpp=None)
+    Image.fromarray(np.kron([[0, 255], [0, 0]], np.ones((45, 55))).astype(np.uint8)).save(tmp_path / "drawn.png")
+    made = run(tmp_path / "out", model=model, mpp=MPP, tissue=tmp_path / "drawn.png")
+    labels, tissue = labels_of(made), tissue_of(made)
+    np.testing.assert_array_equal(labels != UNLABELLED, tissue)
+    assert made.areas.unlabelled.px == 0
+    assert sum(c.px for c in made.areas.classes) == made.areas.tissue_px == tissue.sum()
+
+
 def test_mpp_and_slide_mpp_are_the_scale_of_the_result(run: Run, tmp_path: Path) -> None:
     coarse = run(tmp_path / "coarse", mpp=1.25, tissue="none")
     assert labels_of(coarse).shape == (360, 440)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small import Call, blobs, files_below, run_process, small_slide
+from small import Call, blobs, files_below, run_process, small_slide, tiny_model
 
 Refuse = Callable[..., None]
 
@@ -192,6 +192,18 @@ def test_a_foreign_folder_in_the_way_is_never_touched(
     assert files_below(tmp_path / "out") == {"slide.ome.zarr/thesis.txt": b"the only copy"}
 
 
+def test_files_beside_the_result_are_kept(bench: Path, wsi_espnet: Call, tmp_path: Path) -> None:
+    mine = {"failures/0.0.json": b"{}", "failures/why.txt": b"?", "slide.failures/notes.txt": b"!", "slide.svs": b""}
+    for name, content in mine.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    base = ("segment", bench / "slide.svs", "-o", tmp_path, "-m", bench / "tiny.safetensors", "--compile", "off")
+    assert wsi_espnet(*base).status == 0
+    assert wsi_espnet(*base, "--overwrite", "--halo", "24").status == 0
+    after = files_below(tmp_path)
+    assert {name: after.get(name) for name in mine} == mine
+
+
 def test_an_output_below_a_file_is_refused(bench: Path, wsi_espnet: Call, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept", encoding="utf-8")
     for out in (tmp_path / "file", tmp_path / "file" / "out"):
@@ -208,6 +220,20 @@ def test_a_slide_is_not_written_over_by_its_own_result(bench: Path, wsi_espnet: 
     )
     told.assert_refused(2, "slide.ome.zarr")
     assert files_below(tmp_path) == before
+
+
+def test_a_model_without_a_scale_asks_for_one(refuse: Refuse, bench: Path, tmp_path: Path) -> None:
+    tiny_model(tmp_path / "street.safetensors", mpp=None)
+    refuse(2, "no scale of its own", "--mpp 0.5", model=str(tmp_path / "street.safetensors"))
+
+
+def test_a_model_of_broken_weights_is_found_out(bench: Path, wsi_espnet: Call, tmp_path: Path) -> None:
+    tiny_model(tmp_path / "nan.safetensors", constant=float("nan"))
+    told = wsi_espnet(
+        "segment", bench / "slide.svs", "-o", tmp_path / "out", "-m", tmp_path / "nan.safetensors", "--compile", "off"
+    )
+    told.assert_refused(1, "not finite")
+    assert not list((tmp_path / "out").rglob("overview.png"))
 
 
 def test_an_unknown_class_table_is_refused(shared: Path, wsi_espnet: Call, tmp_path: Path) -> None:

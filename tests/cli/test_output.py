@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 import zarr
-from small import Call, differing_files, run_process
+from small import Call, blobs, command, differing_files, run_process, small_slide
 
 from wsi_espnet.cli import say
 from wsi_espnet.segment import segment
 
 
 def test_segment_prints_areas_and_places(bench: Path, tmp_path: Path, wsi_espnet: Call) -> None:
-    out = tmp_path / "a folder"
+    out = tmp_path / "a folder [old]"
     told = wsi_espnet("segment", bench / "slide.svs", "-o", out, "-m", bench / "tiny.safetensors", "--compile=off")
     assert told.status == 0
     lines = told.out.splitlines()
@@ -27,6 +30,24 @@ def test_segment_prints_areas_and_places(bench: Path, tmp_path: Path, wsi_espnet
         f"overview  {out / 'overview.png'}",
         f"areas     {out / 'areas.csv'}",
     ]
+
+
+def test_ctrl_c_is_said_and_the_run_goes_on_later(bench: Path, tmp_path: Path) -> None:
+    slide = small_slide(tmp_path / "slide.svs", blobs(1600, 1600))
+    words = ("segment", slide, "-o", tmp_path / "out", "-m", bench / "tiny.safetensors", "--compile=off", "--json")
+    process = subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    core = tmp_path / "out" / "slide.ome.zarr" / "labels" / "classes" / "0" / "c" / "0" / "0"
+    deadline = time.monotonic() + 60
+    while not core.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    assert err.splitlines()[-1].startswith("interrupted; what is finished is kept")
+    assert "Traceback" not in err
+    said = json.loads(run_process(*words).out)
+    assert 0 < said["computed"] < said["windows"]
 
 
 def test_json_is_all_that_stdout_holds(bench: Path, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_the_same_seed_gives_the_same_crop() -> None:
 
 def test_a_mosaic_takes_image_and_mask_from_the_same_places() -> None:
     crops = [(np.full((48, 48, 3), 10 * k, np.uint8), np.full((48, 48), k, np.uint8)) for k in range(8)]
-    mixed = augment.mosaic(crops, rng=np.random.default_rng(1))
+    mixed = augment.mosaic(crops, share=0.6, rng=np.random.default_rng(1))
     assert len(mixed) == len(crops)
     for rgb, labels in mixed:
         assert np.array_equal(rgb[..., 0], 10 * labels)

@@ -27,10 +27,6 @@ GLASS_SHARE_OF_CROPS = 0.25
 """GlaS holds no glass at all, and slides are mostly glass: every fourth crop is given some."""
 
 
-MOSAIC_SHARE_OF_CROPS = 0.6
-"""How many crops are put together from four."""
-
-
 def random_crop(rgb: Rgb, labels: Labels, *, side_px: int, rng: np.random.Generator) -> tuple[Rgb, Labels]:
     """One augmented crop.
 
@@ -58,8 +54,8 @@ def random_crop(rgb: Rgb, labels: Labels, *, side_px: int, rng: np.random.Genera
     return np.ascontiguousarray(rgb), np.ascontiguousarray(labels)
 
 
-def mosaic(crops: Sequence[tuple[Rgb, Labels]], *, rng: np.random.Generator) -> list[tuple[Rgb, Labels]]:
-    """Crops of which some are put together from parts of four, cut along one row and one column.
+def mosaic(crops: Sequence[tuple[Rgb, Labels]], *, share: float, rng: np.random.Generator) -> list[tuple[Rgb, Labels]]:
+    """Crops of which a share is put together from parts of four, cut along one row and one column.
 
     Without it the network learns one grade for all that it sees, since each GlaS image has one; on a slide, tissue
     of another grade nearby then turns its mind.
@@ -67,7 +63,7 @@ def mosaic(crops: Sequence[tuple[Rgb, Labels]], *, rng: np.random.Generator) -> 
     mixed = []
     for rgb, labels in crops:
         rgb, labels = rgb.copy(), labels.copy()
-        if rng.random() < MOSAIC_SHARE_OF_CROPS:
+        if rng.random() < share:
             side = labels.shape[0]
             row, column = (int(side * rng.uniform(0.15, 0.85)) for _ in range(2))
             for part in (np.s_[:row, column:], np.s_[row:, :column], np.s_[row:, column:]):

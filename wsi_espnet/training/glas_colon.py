@@ -57,6 +57,8 @@ class GlasColonConfig(BaseModel):
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.998
+    mosaic_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """How many crops are put together from four."""
     held_out: tuple[str, ...] = ("3", "6", "15")
     p: int = 2
     q: int = 8
@@ -142,7 +144,7 @@ def train(
         scores = {**scores, **{f"mosaic {name}": value for name, value in together.items()}}
         history.append({"epoch": epoch + 1, "loss": float(np.mean(losses)), **scores})
         log.info(" ".join(f"{key} {value:.4g}" for key, value in history[-1].items()))
-        if _both(history[-1]) >= max(_both(row) for row in history):
+        if _merit(history[-1], config) >= max(_merit(row, config) for row in history):
             card = make_card(config, training, validation, normalisation, history[-1], command)
             save_model(out / "glas-colon.safetensors", average, card, overwrite=True)
         _write_log(out / "log.csv", history)
@@ -159,7 +161,7 @@ def batches(
     for start in range(0, len(order) - config.batch + 1, config.batch):
         chosen = [images[i] for i in order[start : start + config.batch]]
         alone = [random_crop(image.rgb, image.labels, side_px=config.crop_px, rng=rng) for image in chosen]
-        crops = mosaic(alone, rng=rng)
+        crops = mosaic(alone, share=config.mosaic_share, rng=rng) if config.mosaic_share else alone
         pixels = torch.from_numpy(np.stack([normalisation.apply(rgb) for rgb, _ in crops]))
         labels = torch.from_numpy(np.stack([labels for _, labels in crops]).astype(np.int64))
         yield pixels.contiguous(memory_format=torch.channels_last), labels
@@ -248,9 +250,9 @@ def make_card(
     )
 
 
-def _both(scores: dict[str, float]) -> float:
-    """What an epoch is chosen by: images alone and images among others count alike."""
-    return (scores["mIoU"] + scores["mosaic mIoU"]) / 2
+def _merit(scores: dict[str, float], config: GlasColonConfig) -> float:
+    """What an epoch is chosen by: images alone or, where it is trained on mosaics, both alike."""
+    return (scores["mIoU"] + scores["mosaic mIoU"]) / 2 if config.mosaic_share else scores["mIoU"]
 
 
 def _decayed_or_not(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -332,6 +334,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=GlasColonConfig.model_fields["epochs"].default)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; another number rounds differently")
+    parser.add_argument("--mosaic", type=float, default=0.0, help="share of crops that are put together from four")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(given.threads)
@@ -341,9 +344,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         start += f" (sha256 {hashlib.sha256(given.init.read_bytes()).hexdigest()[:12]})"
     command = (
         f"python -m {__spec__.name if __spec__ else __name__} --data glas --epochs {given.epochs} "
-        f"--seed {given.seed} --threads {given.threads} --learning-rate {given.learning_rate:g}{start}"
+        f"--seed {given.seed} --threads {given.threads} --learning-rate {given.learning_rate:g} "
+        f"--mosaic {given.mosaic:g}{start}"
     )
-    config = GlasColonConfig(epochs=given.epochs, seed=given.seed, init=given.init, learning_rate=given.learning_rate)
+    config = GlasColonConfig(
+        epochs=given.epochs,
+        seed=given.seed,
+        init=given.init,
+        learning_rate=given.learning_rate,
+        mosaic_share=given.mosaic,
+    )
     best = train(read_glas(given.data), given.out, config, command=command)
     log.info("the best network is %s", best)
 
