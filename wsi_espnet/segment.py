@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from wsi_espnet.geometry import ReadPlan
 from wsi_espnet.grid import Grid
@@ -22,9 +21,6 @@ from wsi_espnet.outputs.ome_zarr import ResultStore
 from wsi_espnet.outputs.result import FailedCore, ResultFolder, slide_name
 from wsi_espnet.segment_setup import Index, Setup, Stitch, decide
 from wsi_espnet.slides.source import PixelSource, open_source
-
-if TYPE_CHECKING:
-    from distributed import Client
 
 log = logging.getLogger(__name__)
 
@@ -243,7 +239,7 @@ def _compute(
     setup: Setup,
     store: ResultStore,
     todo: Sequence[Index],
-    client: Client | None,
+    client: schedule.Client | None,
     progress: Callable[[Progress], None] | None,
 ) -> tuple[FailedCore, ...]:
     """Finish the cores in `todo`; those whose window cannot be read come back."""

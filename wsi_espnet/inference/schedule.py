@@ -24,7 +24,7 @@ from wsi_espnet.inference import tasks
 from wsi_espnet.inference.tasks import RETRIES, Failure, Index, Job
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client as Client  # named again: the jobs name it through here
 
 CONNECT_S = 10
 """How long a scheduler may take to answer."""
