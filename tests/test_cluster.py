@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -92,17 +93,15 @@ def test_windows_that_cannot_be_read_come_back_from_a_cluster(
 
 def test_an_error_on_a_worker_comes_back_as_what_it_is(cluster: LocalCluster, folder: Path, tmp_path: Path) -> None:
     """A worker that cannot write says so as this process would."""
-    cores = tmp_path / "out" / "slide.ome.zarr" / "labels" / "classes" / "0" / "c"
-
-    def block(progress: Progress) -> None:
-        if progress.done == 1:
-            for row in cores.iterdir():
-                shutil.rmtree(row)
-            for row in range(5):
-                (cores / str(row)).write_text("in the way", encoding="utf-8")
-
+    out = run(folder, tmp_path / "out").path
+    node = json.loads((out / "zarr.json").read_text())
+    node["attributes"]["wsi_espnet"]["state"] = "writing"
+    (out / "zarr.json").write_text(json.dumps(node))
+    cores = out / "labels" / "classes" / "0" / "c"
+    shutil.rmtree(cores)
+    cores.write_text("in the way", encoding="utf-8")
     with pytest.raises(OutputError, match="cannot be written"):
-        run(folder, tmp_path / "out", scheduler=cluster.scheduler_address, progress=block)
+        run(folder, tmp_path / "out", scheduler=cluster.scheduler_address)
 
 
 def test_nobody_at_the_address_is_said_and_nothing_is_written(
