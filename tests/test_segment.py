@@ -191,6 +191,15 @@ def test_a_slide_of_one_colour_has_one_class(
     assert np.ptp(kept.reshape(len(CLASSES), -1), axis=1).max() <= 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("colour", [(245, 245, 245), (220, 150, 190)], ids=["glass", "pink"])
+def test_the_bundled_network_gives_one_class_for_one_colour(tmp_path: Path, colour: tuple[int, int, int]) -> None:
+    slide = small_slide(tmp_path / "flat.svs", np.full((700, 2300, 3), colour, np.uint8), mpp=0.62005)
+    made = segment(slide, tmp_path / "out", tissue="none", compiled=False)
+    assert made.windows == 2
+    assert np.unique(labels_of(made)).tolist() == [0]
+
+
 def test_a_slide_of_one_colour_repeats_itself_every_eight_px(run: Run, tmp_path: Path) -> None:
     """The decoder's transposed convolutions treat the px of an 8 x 8 block differently, and all blocks alike."""
     halo = reach_px(p=0, q=0, decoder=True)

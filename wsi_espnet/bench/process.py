@@ -17,7 +17,7 @@ import psutil
 
 from wsi_espnet.errors import UsageError
 
-_SAMPLE_SECONDS = 0.1
+_SAMPLE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Measured:
     peak_bytes
         Largest resident set of the process, as the kernel kept it.
     tree_bytes
-        Largest sum of resident sets of the process and its children, sampled ten times a second; px that they share
+        Largest sum of resident sets of the process and its children, sampled twice a second; pages that they share
         count more than once.
     seconds
         From its start to its end, imports included.
