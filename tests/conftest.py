@@ -5,11 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
-
-# Tests count work, not seconds: a busy machine must not turn an example red.
-settings.register_profile("house", deadline=None)
-settings.load_profile("house")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
