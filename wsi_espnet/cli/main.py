@@ -19,6 +19,7 @@ app = typer.Typer(
     name="wsi-espnet",
     help="Whole-slide segmentation with ESPNet: from a slide to a tissue-class mask.",
     no_args_is_help=True,
+    rich_markup_mode=None,  # square brackets in the help are defaults, not markup
     add_completion=False,
     pretty_exceptions_enable=False,
 )
