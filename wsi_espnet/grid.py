@@ -24,8 +24,9 @@ MULTIPLE = 8
 ALIGNED = 64
 """Windows that follow the tissue start at multiples of 64 px.
 
-A multiple of 8, so that all windows have the network's strides in one phase (windows that
-start anywhere changed 1.1 % of the tissue px with the grid, these 0.49 %; two states of one training), and of the 64 px in which slides are resampled.
+A multiple of 8, so that all windows have the network's strides in one phase (windows that start anywhere changed 1.1 %
+of the tissue px with the grid, these 0.49 %; two states of one training), and of the 64 px in which slides are
+resampled.
 """
 
 
