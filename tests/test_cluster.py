@@ -112,3 +112,15 @@ def test_nobody_at_the_address_is_said_and_nothing_is_written(
         with pytest.raises(UsageError, match="no Dask scheduler answers at"):
             run(folder, tmp_path / "out", scheduler=address)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_scheduler_without_workers_is_said_and_nothing_is_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "CONNECT_S", 2)
+    with (
+        LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as idle,
+        pytest.raises(UsageError, match="has no worker after 2 s; start one with `dask worker tcp://"),
+    ):
+        run(folder, tmp_path / "out", scheduler=idle.scheduler_address)
+    assert not (tmp_path / "out").exists()

@@ -20,7 +20,7 @@ from slides.make import write_slide
 from small import CLASSES, MPP, blobs, differing_files, files_below, reach_px, small_slide, tiny_model
 
 from wsi_espnet.classes import UNLABELLED
-from wsi_espnet.errors import SlideReadError
+from wsi_espnet.errors import ResumeError, SlideReadError
 from wsi_espnet.geometry import ReadPlan, Region
 from wsi_espnet.segment import Progress, SegmentResult, segment
 from wsi_espnet.slides.slide import Slide
@@ -302,6 +302,32 @@ def test_mpp_and_slide_mpp_are_the_scale_of_the_result(run: Run, tmp_path: Path)
     stated = run(tmp_path / "stated", slide_mpp=0.25, tissue="none")
     assert labels_of(stated).shape == (450, 550)
     assert stated.areas.tissue_mm2 == pytest.approx(0.9 * 1.1 * 0.25**2)
+
+
+@pytest.mark.parametrize(("mpp", "warned"), [(0.9 * MPP, False), (1.3 * MPP, False), (1.5 * MPP, True)])
+def test_a_scale_far_from_the_models_own_is_warned_about(
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture, mpp: float, warned: bool
+) -> None:
+    run(tmp_path / "out", slide_mpp=0.25, mpp=mpp)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert (
+        warnings
+        == ["warning: tiny was trained at 0.5 um per px and runs at 0.75 here; what it says may mean little"][
+            : int(warned)
+        ]
+    )
+
+
+@pytest.mark.parametrize("name", ["areas.csv", "areas.json", "overview.png"])
+def test_a_report_of_something_else_is_not_replaced_unasked(run: Run, tmp_path: Path, name: str) -> None:
+    own = tmp_path / name
+    own.write_text("mine", encoding="utf-8")
+    with pytest.raises(ResumeError, match=f"holds {name} but not the mask that belongs to it"):
+        run(tmp_path)
+    assert own.read_text(encoding="utf-8") == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    run(tmp_path, overwrite=True)
+    assert own.read_bytes() != b"mine"
 
 
 # Windows that cannot be read.

@@ -22,6 +22,10 @@ from wsi_espnet.outputs.result import FailedCore, ResultFolder, slide_name
 from wsi_espnet.segment_setup import Index, Setup, Stitch, decide
 from wsi_espnet.slides.source import PixelSource, open_source
 
+SCALE_TOLERANCE = 1.4
+"""How many times coarser or finer than its model a run may be before it is warned about; scale jitter in training
+commonly ends there (`wsi_espnet.training.glas_augment`)."""
+
 log = logging.getLogger(__name__)
 
 
@@ -262,6 +266,14 @@ def _compute(
 
 def _say(source: PixelSource, setup: Setup, todo: Sequence[Index]) -> None:
     plan, execution = setup.plan, setup.execution
+    trained = setup.card.mpp
+    if trained is not None and not 1 / SCALE_TOLERANCE <= plan.mpp[1] / trained <= SCALE_TOLERANCE:
+        log.warning(
+            "warning: %s was trained at %.4g um per px and runs at %.4g here; what it says may mean little",
+            setup.card.name,
+            trained,
+            plan.mpp[1],
+        )
     log.info(
         "%s: level %d at %.4g um per px, %d x %d px; %d of %d windows touch tissue, %d to do",
         source.path.name,

@@ -64,10 +64,10 @@ def test_an_existing_file_is_not_replaced_unasked(saved: Path) -> None:
 def test_a_failed_write_leaves_the_old_file_and_no_litter(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded, before = load_model(saved), saved.read_bytes()
 
-    def full(_: int) -> None:
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OutputError, match="No space left"):
         save_model(saved, loaded.module, loaded.card, overwrite=True)
     assert [p.name for p in saved.parent.iterdir()] == [saved.name]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from distributed import Client as Client  # named again: the jobs name it through here
 
 CONNECT_S = 10
-"""How long a scheduler may take to answer."""
+"""How long a scheduler may take to answer, and its first worker to be there."""
 
 OnCore = Callable[[Index, int], None]
 """Called with a finished core's index and how many are finished."""
@@ -133,7 +133,7 @@ def connect(address: str | None) -> Iterator[Client | None]:
     Raises
     ------
     UsageError
-        Nobody answers at the address.
+        Nobody answers at the address, or there is no worker to do anything.
     """
     if address is None:
         yield None
@@ -149,6 +149,13 @@ def connect(address: str | None) -> Iterator[Client | None]:
             "workers with `dask worker`"
         ) from exc
     with client:
+        try:
+            client.wait_for_workers(1, timeout=CONNECT_S)
+        except TimeoutError as exc:
+            raise UsageError(
+                f"the Dask scheduler at {address} has no worker after {CONNECT_S} s; start one with "
+                f"`dask worker {address}`, then run again"
+            ) from exc
         yield client
 
 

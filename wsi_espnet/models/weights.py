@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from wsi_espnet.atomic import write_bytes_atomic
 from wsi_espnet.errors import ModelError, OutputError
 from wsi_espnet.models.card import ModelCard
 from wsi_espnet.models.catalog import CARD_KEY, SUFFIX, find_model, read_card
@@ -88,10 +87,7 @@ def save_model(path: str | Path, module: nn.Module, card: ModelCard, *, overwrit
     wanted = build(card.network).state_dict()
     ensure_same_tensors(tensors, wanted, f"the module for {path} does not fit its card")
     content = safetensors.torch.save(tensors, metadata={CARD_KEY: card.model_dump_json()})
-    try:
-        _write_whole(path, content)
-    except OSError as exc:
-        raise OutputError(f"cannot write the model file {path}: {exc.strerror}") from exc
+    write_bytes_atomic(path, content)
     return path
 
 
@@ -115,19 +111,3 @@ def ensure_same_tensors(got: dict[str, Tensor], wanted: dict[str, Tensor], compl
             raise ModelError(
                 f"{complaint}: {key} has shape {tuple(tensor.shape)} instead of {tuple(wanted[key].shape)}"
             )
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Through a temporary file in the same folder and a rename, so that no reader meets half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -101,6 +101,8 @@ class ResultFolder:
         with output_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         self._ensure_alone()
+        if not overwrite:
+            self._ensure_no_strangers()
         claim = claim_folder(self.store.path, self.fingerprint, kind=KIND, overwrite=overwrite, resume=resume)
         # Half-written reports of a killed run: by name, since the folder may hold what is not ours.
         for name in REPORTS:
@@ -167,6 +169,15 @@ class ResultFolder:
             raise ResumeError(
                 f"{self.folder} already holds the result of another slide, {others[0].name}; give each slide a folder "
                 f"of its own, for example -o {self.folder / slide_name(self.source.path)}"
+            )
+
+    def _ensure_no_strangers(self) -> None:
+        """Without a mask of ours, reports that are there are not this result's."""
+        strangers = [name for name in REPORTS if (self.folder / name).exists()]
+        if strangers and read_mark(self.store.path) is None:
+            raise ResumeError(
+                f"{self.folder} holds {', '.join(strangers)} but not the mask that belongs to it, and nothing is "
+                "replaced unasked; choose another folder, or replace it with --overwrite"
             )
 
     def _create(self) -> None:

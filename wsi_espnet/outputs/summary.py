@@ -43,7 +43,7 @@ def overview_png(
         areas=areas,
     )
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
+    image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
