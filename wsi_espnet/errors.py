@@ -62,6 +62,10 @@ class TissueError(WsiEspnetError, ValueError):
     """No tissue was found, or a given tissue file does not fit the slide."""
 
 
+class DataError(WsiEspnetError, ValueError):
+    """A data set is not of its layout, or one of its files is missing, damaged or outside its class table."""
+
+
 class ModelError(WsiEspnetError, ValueError):
     """A model file is damaged, of another kind, or its class table is unknown."""
 
