@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
+
 import pytest
 
 from wsi_espnet.budget import INTERPRETER_BYTES, Demand, plan_memory
@@ -39,3 +44,33 @@ def test_one_thread_reads_ahead() -> None:
 def test_no_workers_is_a_mistake() -> None:
     with pytest.raises(UsageError):
         plan_memory(DEMAND, workers=0, budget_bytes=None)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has such a limit")
+def test_freed_blocks_return_to_the_system() -> None:
+    """Blocks of 8 MiB are given back one by one, whatever still lies above them; by default glibc would keep them."""
+    code = """
+import ctypes, sys
+from wsi_espnet.budget import return_freed_blocks
+libc = ctypes.CDLL(None)
+libc.malloc.restype = libc.memset.restype = ctypes.c_void_p
+libc.memset.argtypes, libc.free.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t), (ctypes.c_void_p,)
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 >> 20
+if sys.argv[1] == "limited":
+    return_freed_blocks()
+libc.free(libc.malloc(ctypes.c_size_t(31 << 20)))  # teaches glibc to keep blocks of up to this size
+before = resident()
+blocks = [libc.memset(libc.malloc(ctypes.c_size_t(8 << 20)), 1, 8 << 20) for _ in range(20)]
+for block in blocks[:-1]:
+    libc.free(block)
+print(resident() - before)
+"""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
+
+    def kept(how: str) -> int:
+        command = [sys.executable, "-c", code, how]
+        return int(subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+    assert kept("limited") <= 16
+    assert kept("default") >= 100

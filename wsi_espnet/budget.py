@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from dataclasses import dataclass
 
 import psutil
@@ -14,6 +16,17 @@ INTERPRETER_BYTES = 600 << 20
 
 SHARE_OF_FREE = 0.8
 """Part of the memory that is free at the start that a run takes unless told otherwise."""
+
+
+MMAP_FROM_BYTES = 4 << 20
+"""Blocks from this size on are returned to the system when they are freed.
+
+By default glibc raises this limit to the largest block that was freed, up to 32 MiB, and puts the rest on heaps that
+windows of many sizes leave in shreds: the peak after 60 sizes is 1.77 GiB so and 1.41 GiB with this limit, in the
+same time. With 1 MiB it would be 1.29 GiB and take a quarter longer.
+"""
+
+_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +107,12 @@ def plan_memory(demand: Demand, *, workers: int | None, budget_bytes: int | None
         )
     # One thread more than windows in the network: it reads the next window meanwhile.
     return MemoryPlan(workers=fitting, threads=fitting + 1, needed_bytes=needed, budget_bytes=budget)
+
+
+def return_freed_blocks() -> None:
+    """Set `MMAP_FROM_BYTES` for this process; other C libraries than glibc have no such limit to set."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, MMAP_FROM_BYTES)
 
 
 def _gib(size: int) -> str:

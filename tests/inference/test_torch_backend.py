@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -154,34 +150,3 @@ def test_memory_grows_with_px_classes_and_batch() -> None:
     assert network_bytes(2000, classes=3, execution=FP32) == 2 * small
     assert network_bytes(1000, classes=20, execution=FP32) > small
     assert network_bytes(1000, classes=3, execution=Execution("cpu", "fp32", compiled=False, batch=4)) == 4 * small
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has such a limit")
-def test_freed_blocks_return_to_the_system(tmp_path: Path) -> None:
-    """Blocks of 8 MiB are given back one by one, whatever still lies above them; by default glibc would keep them."""
-    code = f"""
-import ctypes, sys
-from wsi_espnet.inference import torch_backend
-libc = ctypes.CDLL(None)
-libc.malloc.restype = libc.memset.restype = ctypes.c_void_p
-libc.memset.argtypes, libc.free.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t), (ctypes.c_void_p,)
-def resident():
-    return int(open("/proc/self/statm").read().split()[1]) * 4096 >> 20
-if sys.argv[1] == "limited":
-    execution = torch_backend.Execution("cpu", "fp32", False, 1)
-    torch_backend.TorchPredictor({str(save(tmp_path / "m.safetensors"))!r}, execution)
-libc.free(libc.malloc(ctypes.c_size_t(31 << 20)))  # teaches glibc to keep blocks of up to this size
-before = resident()
-blocks = [libc.memset(libc.malloc(ctypes.c_size_t(8 << 20)), 1, 8 << 20) for _ in range(20)]
-for block in blocks[:-1]:
-    libc.free(block)
-print(resident() - before)
-"""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
-
-    def kept(how: str) -> int:
-        command = [sys.executable, "-c", code, how]
-        return int(subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout)
-
-    assert kept("limited") <= 16
-    assert kept("default") >= 100

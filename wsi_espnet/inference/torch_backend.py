@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
-import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -24,6 +22,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from wsi_espnet.budget import return_freed_blocks
 from wsi_espnet.errors import DependencyError, ModelError, UsageError
 from wsi_espnet.inference.predictor import Execution, Precision, Prediction
 from wsi_espnet.models.card import ModelCard
@@ -47,16 +46,6 @@ BYTES_PER_PX = {
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Run = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
-
-MMAP_FROM_BYTES = 4 << 20
-"""Blocks from this size on are returned to the system when they are freed.
-
-By default glibc raises this limit to the largest block that was freed, up to 32 MiB, and puts the rest on heaps that
-windows of many sizes leave in shreds: the peak after 60 sizes is 1.77 GiB so and 1.41 GiB with this limit, in the
-same time. With 1 MiB it would be 1.29 GiB and take a quarter longer.
-"""
-
-_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 _WARM_UP_PX = (256, 320)  # two different multiples of 8, so that neither side is taken for a constant
 
@@ -126,7 +115,7 @@ class TorchPredictor:
     """
 
     def __init__(self, model: str | Path, execution: Execution) -> None:
-        _return_large_blocks()
+        return_freed_blocks()
         loaded = load_model(model)
         self.card = loaded.card
         self.sha256 = loaded.sha256
@@ -209,12 +198,6 @@ def _compile(network: nn.Module) -> Run:
             torch._dynamo.maybe_mark_dynamic(example, side)
         compiled(example)
     return compiled
-
-
-def _return_large_blocks() -> None:
-    """Set `MMAP_FROM_BYTES` for this process; other C libraries than glibc have no such limit."""
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(_M_MMAP_THRESHOLD, MMAP_FROM_BYTES)
 
 
 def _cache_dir() -> Path:
