@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from wsi_espnet.errors import ModelError, UsageError
 from wsi_espnet.inference.predictor import Execution
@@ -97,13 +98,16 @@ def test_bf16_agrees_with_fp32_nearly_everywhere(tmp_path: Path, shared: Path) -
 
 
 @pytest.mark.slow
-def test_the_compiled_network_agrees_with_the_eager_one_at_any_size(tmp_path: Path) -> None:
+def test_one_compilation_serves_any_size_and_agrees_with_the_eager_network(tmp_path: Path) -> None:
     path = save(tmp_path / "m.safetensors")
+    torch.compiler.reset()
+    counters.clear()
     compiled = TorchPredictor(path, Execution("cpu", "fp32", compiled=True, batch=1))
     eager = TorchPredictor(path, FP32)
     for shape in ((256, 320), (512, 256), (264, 264)):
         window = np.random.default_rng(1).integers(0, 256, (1, *shape, 3), dtype=np.uint8)
         assert (compiled.predict(window).labels == eager.predict(window).labels).mean() > 0.999
+    assert counters["stats"]["unique_graphs"] == 1
 
 
 def test_weights_that_give_no_numbers_are_reported(tmp_path: Path, windows: np.ndarray) -> None:

@@ -189,10 +189,11 @@ def _compile(network: nn.Module) -> Run:
     """
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_cache_dir()))
     torch.set_num_threads(1)
-    example = torch.zeros((1, *_WARM_UP_PX, 3), dtype=torch.uint8)
     with warnings.catch_warnings(), torch.inference_mode():
         # Notes of the compiler about itself, nothing a user can act on.
         warnings.simplefilter("ignore")
+        # Made in inference mode as every window is, or the first of them would be compiled for once more.
+        example = torch.zeros((1, *_WARM_UP_PX, 3), dtype=torch.uint8)
         compiled = torch.compile(network, options={"cpp_wrapper": True})
         for side in (1, 2):
             torch._dynamo.maybe_mark_dynamic(example, side)

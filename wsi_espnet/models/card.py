@@ -145,7 +145,7 @@ class ModelCard(BaseModel):
     limits: str
     source: str
     core_px: Annotated[int, Field(gt=0, multiple_of=8)] = 2048
-    halo_px: Annotated[int, Field(ge=0, multiple_of=8)] = 192
+    halo_px: Annotated[int, Field(ge=0, multiple_of=8)] = 160
 
     @model_validator(mode="after")
     def _ensure_one_class_per_output(self) -> ModelCard:
