@@ -24,7 +24,7 @@ from wsi_espnet.slides.zarr_source import ZarrSource
 FORMAT = 1
 """Counted up when the same inputs give other bytes."""
 
-BLEND_PX = 80
+BLEND_PX = 96
 """Px on each side of a border in which windows are averaged.
 
 Half of the default halo, so that a window has its say only where it has at least 96 px of context. Tissue px that

@@ -56,10 +56,10 @@ class Variant:
 
 
 VARIANTS = (
-    Variant("core 2048, halo 160, blend (default)", 2048, 160, "blend"),
-    Variant("core 2048, halo 160, crop", 2048, 160, "crop"),
+    Variant("core 2560, halo 192, blend (default)", 2560, 192, "blend"),
+    Variant("core 2560, halo 192, crop", 2560, 192, "crop"),
+    Variant("core 2560, no halo", 2560, 0, "crop"),
     Variant("core 2048, halo 192, blend", 2048, 192, "blend"),
-    Variant("core 2048, no halo", 2048, 0, "crop"),
     Variant("core 512, halo 64, blend", 512, 64, "blend"),
     Variant("core 512, halo 64, crop", 512, 64, "crop"),
 )

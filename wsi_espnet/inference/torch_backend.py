@@ -47,7 +47,9 @@ BYTES_PER_PX = {
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Run = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 
-_WARM_UP_PX = (256, 320)  # two different multiples of 8, so that neither side is taken for a constant
+_WARM_UP_PX = (832, 896)
+"""Two different multiples of 8, so that neither side is taken for a constant. In fp32 torch convolves inputs of up to
+20480 values in another way, which is compiled apart; here the smallest input, 2 classes at stride 8, is larger."""
 
 
 def choose_execution(

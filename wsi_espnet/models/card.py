@@ -144,8 +144,8 @@ class ModelCard(BaseModel):
     scores: dict[str, float | dict[str, float]]
     limits: str
     source: str
-    core_px: Annotated[int, Field(gt=0, multiple_of=8)] = 2048
-    halo_px: Annotated[int, Field(ge=0, multiple_of=8)] = 160
+    core_px: Annotated[int, Field(gt=0, multiple_of=8)] = 2560
+    halo_px: Annotated[int, Field(ge=0, multiple_of=8)] = 192
 
     @model_validator(mode="after")
     def _ensure_one_class_per_output(self) -> ModelCard:
