@@ -14,6 +14,7 @@ from wsi_espnet.data.cityscapes import Cityscapes
 from wsi_espnet.data.folder import Folder
 from wsi_espnet.data.glas import Glas
 from wsi_espnet.data.mapillary import Mapillary
+from wsi_espnet.data.slides import Slides
 from wsi_espnet.data.voc import Voc
 from wsi_espnet.errors import DataError, UsageError
 
@@ -51,6 +52,11 @@ DATASETS: dict[str, Adapter] = {
     ),
     "breast": Adapter(Breast, "Y-Net's breast biopsies, 8 tissues", {}),
     "folder": Adapter(Folder, "images, masks and classes.toml", {}),
+    "slides": Adapter(
+        Slides,
+        "whole slides with outlines or masks: manifest.csv and classes.toml",
+        {"size": "px, 512", "windows": "per slide, 100", "seed": "0"},
+    ),
 }
 """Adapters by name."""
 
