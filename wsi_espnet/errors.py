@@ -9,6 +9,7 @@
     +-- SlideError            a slide cannot be opened
     |   +-- SlideReadError    one region of an open slide cannot be read
     +-- TissueError           no tissue, or a tissue file that does not fit
+    +-- DataError             a data set with ground truth is wrong or damaged
     +-- ModelError            a model file is damaged or of another kind
     +-- OutputError           a result cannot be written
     +-- DependencyError       an optional package is not installed
@@ -63,7 +64,18 @@ class TissueError(WsiEspnetError, ValueError):
 
 
 class DataError(WsiEspnetError, ValueError):
-    """A data set is not of its layout, or one of its files is missing, damaged or outside its class table."""
+    """A data set is not of its layout, or one of its files is missing, damaged or outside its class table.
+
+    Each argument is one fault, in a sentence; the message joins them.
+    """
+
+    def __str__(self) -> str:
+        return "; ".join(self.faults)
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """All that is wrong with one thing: a picture may be of another size than its mask and the mask wrong too."""
+        return tuple(str(fault) for fault in self.args)
 
 
 class ModelError(WsiEspnetError, ValueError):

@@ -1,3 +1,5 @@
+"""GlaS: grades, patients, what is refused."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -6,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wsi_espnet.data.catalog import open_dataset
 from wsi_espnet.data.glas import GlasImage, read_glas, split_by_patient
-from wsi_espnet.errors import UsageError
+from wsi_espnet.errors import DataError, UsageError
 
 
 @pytest.fixture
@@ -74,3 +77,59 @@ def test_the_shared_images_are_all_read(shared: Path) -> None:
     images = read_glas(shared / "data/glas")
     assert len(images) == 116
     assert len({i.patient for i in images}) == 12
+
+
+def test_the_adapter_gives_what_read_glas_gives(shared: Path) -> None:
+    held_out = ("3", "6", "15")
+    sides = split_by_patient(read_glas(shared / "data/glas"), held_out)
+    glas = open_dataset("glas", shared / "data/glas", held_out=held_out)
+    assert glas.mpp == 0.62005
+    for split, images in zip(("train", "val"), sides, strict=True):
+        samples = glas.samples(split)
+        assert [sample.name for sample in samples] == [i.name for i in images]
+        for sample, wanted in list(zip(samples, images, strict=True))[::12]:
+            rgb, labels = sample.read()
+            np.testing.assert_array_equal(rgb, wanted.rgb)
+            np.testing.assert_array_equal(labels, wanted.labels)
+
+
+def test_without_grades_every_gland_is_of_one_class(folder: Path) -> None:
+    glas = open_dataset("glas", folder, grade=False, held_out=["2"])
+    assert glas.classes.names == ("glass and stroma", "gland")
+    for split in glas.splits:
+        (sample,) = glas.samples(split)
+        assert np.unique(sample.read().labels).tolist() == [0, 1]
+
+
+def test_rows_that_cannot_be_used_are_found(folder: Path) -> None:
+    (folder / "index.csv").write_text("name,patient,grade\na,1,benign\nb,2,unclear\nc,1,benign\n")
+    glas = open_dataset("glas", folder, held_out=["2"])
+    assert [str(f) for split in glas.splits for f in glas.listing(split).findings] == [
+        f"error    {folder / 'images/c.jpg'}: the list names c, but this file is missing",
+        f"error    {folder / 'masks/c.png'}: the list names c, but this file is missing",
+        f"error    {folder / 'index.csv'}: b has grade 'unclear'; known are benign, malignant",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"held_out": ["9"]}, "no images of the held-out patients"),
+        ({"held_out": []}, "no images of the held-out patients"),
+        ({"grade": "no"}, "grade must be true or false"),
+        ({"held_out": "3"}, "held_out a list"),
+        ({"patients": "3"}, r"no option 'patients'; it has grade \(true \| false\), held_out"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(folder: Path, options: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        open_dataset("glas", folder, **options)
+
+
+def test_an_index_of_another_kind_is_refused(folder: Path) -> None:
+    (folder / "index.csv").write_text("a;b\n1;2\n")
+    with pytest.raises(DataError, match="must have the columns name, patient, grade"):
+        open_dataset("glas", folder)
+    (folder / "index.csv").unlink()
+    with pytest.raises(DataError, match=r"no index\.csv"):
+        open_dataset("glas", folder)

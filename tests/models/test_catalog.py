@@ -11,7 +11,8 @@ from wsi_espnet.models.catalog import bundled_models, class_table, class_table_n
 
 def test_every_bundled_table_is_valid_and_has_its_files_name() -> None:
     assert class_table_names() == [
-        *("breast8", "camvid11", "camvid12", "cityscapes19", "cityscapes20", "glas-grade", "voc21"),
+        *("breast8", "camvid11", "camvid12", "cityscapes19", "cityscapes20", "cityscapes7"),
+        *("glas-gland", "glas-grade", "mapillary123", "mapillary65", "voc21"),
     ]
     for name in class_table_names():
         assert class_table(name).name == name
@@ -22,12 +23,12 @@ def test_table_lengths_are_in_their_names() -> None:
     assert {name: len(class_table(name)) for name in counted} == {
         n: int("".join(filter(str.isdigit, n))) for n in counted
     }
-    assert len(class_table("glas-grade")) == 3
+    assert (len(class_table("glas-grade")), len(class_table("glas-gland"))) == (3, 2)
 
 
 def test_only_slides_have_glass() -> None:
     glass = {name: class_table(name).glass for name in class_table_names()}
-    slides = {"breast8", "glas-grade"}
+    slides = {"breast8", "glas-gland", "glas-grade"}
     assert glass == {name: 0 if name in slides else None for name in class_table_names()}
 
 
@@ -58,6 +59,20 @@ def test_voc_colours_follow_the_bit_rule() -> None:
         return tuple(sum(((i >> (3 * k + c)) & 1) << (7 - k) for k in range(8)) for c in range(3))
 
     assert [c.color for c in class_table("voc21").classes] == [bit_rule(i) for i in range(21)]
+
+
+def test_mapillary_is_the_published_list_without_unlabelled(shared: Path) -> None:
+    with (shared / "data/labels/mapillary_v1.2_66.csv").open(newline="") as file:
+        *rows, last = csv.DictReader(file)
+    assert last["name"] == "void--unlabeled"
+    assert class_table("mapillary65").names == tuple(row["name"] for row in rows)
+    assert [c.color for c in class_table("mapillary65").classes] == [tuple(int(row[c]) for c in "rgb") for row in rows]
+
+
+def test_categories_are_those_of_cityscapes(shared: Path) -> None:
+    with (shared / "data/labels/cityscapes_labels.csv").open(newline="") as file:
+        categories = {int(r["categoryId"]): r["category"] for r in csv.DictReader(file)}
+    assert class_table("cityscapes7").names == tuple(categories[i] for i in range(1, 8))
 
 
 def test_unknown_table_is_refused_with_the_known_ones() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from wsi_espnet.slides.rings import Ring, cover
+from wsi_espnet.slides.rings import Ring, cover, fill
 
 POINT = st.tuples(st.floats(-4, 16, width=32), st.floats(-4, 16, width=32))
 
@@ -79,3 +79,14 @@ def test_far_away_corners_cost_no_memory() -> None:
     huge = np.array([[-1e12, -1e12], [-1e12, 1e12], [1e12, 1e12], [1e12, -1e12]])
     assert cover([[huge]], (50, 60)).all()
     assert not cover([[huge + 4e12]], (50, 60)).any()
+
+
+def test_filled_cells_are_those_whose_centre_a_polygon_holds() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        angle = np.sort(rng.uniform(0, 2 * np.pi, 9))
+        radius = rng.uniform(3, 25, 9)
+        ring = np.stack([20 + radius * np.sin(angle), 15 + radius * np.cos(angle)], axis=1)
+        shape = shapely.Polygon(ring[:, ::-1])
+        y, x = np.mgrid[:40, :30] + 0.5
+        np.testing.assert_array_equal(fill([[ring]], (40, 30)), shapely.contains_xy(shape, x, y))

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from wsi_espnet.cli import info, models, sample, segment, tile
+from wsi_espnet.cli import data, info, models, sample, segment, tile
 from wsi_espnet.errors import WsiEspnetError
 
 INTERRUPTED = 130
@@ -28,6 +28,7 @@ app.command("info")(info.info)
 app.command("tile")(tile.tile)
 app.command("sample")(sample.sample)
 app.add_typer(models.app, name="models")
+app.add_typer(data.app, name="data")
 
 
 @app.callback()

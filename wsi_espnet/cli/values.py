@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import tomllib
+from collections.abc import Iterable
+from typing import Any
 
 from wsi_espnet.errors import UsageError
 
@@ -36,3 +39,28 @@ def size_bytes(text: str) -> int:
     if found is None or found[2] not in _UNITS:
         raise UsageError(f"a size looks like 3GiB or 3000MB, got {text!r}")
     return int(float(found[1]) * _UNITS[found[2]])
+
+
+def options_of(settings: Iterable[str]) -> dict[str, Any]:
+    """Options from ``key=value`` texts; a value is read as TOML where it is that, and is a text otherwise.
+
+    Raises
+    ------
+    UsageError
+        One of them has no key or no equals sign.
+
+    Examples
+    --------
+    >>> options_of(["grade=false", 'held_out=["3", "6"]', "target=cs19_strict"])
+    {'grade': False, 'held_out': ['3', '6'], 'target': 'cs19_strict'}
+    """
+    options: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.isidentifier():
+            raise UsageError(f"an option is set with key=value, got {setting!r}")
+        try:
+            options[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            options[key] = value
+    return options

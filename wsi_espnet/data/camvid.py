@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
-from wsi_espnet.classes import UNLABELLED
-from wsi_espnet.data.adapter import FileSample, pair_by_stem
+from wsi_espnet.data.adapter import Listing
+from wsi_espnet.data.files import FileDataset, pair_by_stem
+from wsi_espnet.data.pictures import lookup_of
 from wsi_espnet.errors import DataError
 from wsi_espnet.models.catalog import class_table
 
@@ -20,11 +19,10 @@ VOID = 11
 SPLITS = ("train", "val", "test")
 
 
-class CamVid:
+class CamVid(FileDataset):
     """The folder with `train`, `trainannot` and the like; splits whose folders are absent are left out."""
 
     name = "camvid"
-    mpp = None
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -33,11 +31,6 @@ class CamVid:
         if not self.splits:
             raise DataError(f"{root} is not CamVid: it has none of the folders {', '.join(SPLITS)}")
 
-    def samples(self, split: str) -> list[FileSample]:
-        """All pictures of a split by name."""
-        if split not in self.splits:
-            raise DataError(f"{self.root} has no split {split!r}; there are {', '.join(self.splits)}")
-        lookup = np.arange(256, dtype=np.uint8)
-        lookup[VOID] = UNLABELLED
-        pairs = pair_by_stem(self.root / split, self.root / f"{split}annot")
-        return [FileSample(image.stem, image, mask, len(self.classes), lookup) for image, mask in pairs]
+    def _list(self, split: str) -> Listing:
+        lookup = lookup_of(len(self.classes), ignored=[VOID])
+        return pair_by_stem(self.root / split, self.root / f"{split}annot", lookup)

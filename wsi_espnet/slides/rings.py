@@ -1,8 +1,8 @@
-"""Polygons onto a grid of cells: a cell is covered when a polygon touches it at all."""
+"""Polygons onto a grid of cells: those that a polygon touches at all, or those whose centre lies in it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,17 +23,37 @@ def cover(polygons: Sequence[Sequence[Ring]], shape: tuple[int, int]) -> NDArray
         (rows, cols) of the grid.
     """
     out = np.zeros(shape, dtype=np.bool_)
-    for rings in polygons:
-        edges = np.concatenate([_edges(ring) for ring in rings])
-        top, left = (max(0, int(np.floor(edges[:, :, a].min()))) for a in (0, 1))
-        bottom, right = (min(shape[a], int(np.floor(edges[:, :, a].max())) + 1) for a in (0, 1))
-        if top >= bottom or left >= right:
-            continue
-        local = edges - np.array([top, left], dtype=np.float64)
-        window = out[top:bottom, left:right]
+    for window, local in _windows(polygons, out):
         window |= _inside(local, window.shape)
         _mark_touched(window, local)
     return out
+
+
+def fill(polygons: Sequence[Sequence[Ring]], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Cells whose centre lies in a polygon: bool `shape`; arguments as in `cover`.
+
+    Examples
+    --------
+    >>> ring = np.array([[0.0, 0.6], [0.0, 2.6], [2.0, 2.6], [2.0, 0.6]])
+    >>> fill([[ring]], (2, 4)).astype(int).tolist()
+    [[0, 1, 1, 0], [0, 1, 1, 0]]
+    """
+    out = np.zeros(shape, dtype=np.bool_)
+    for window, local in _windows(polygons, out):
+        window |= _inside(local, window.shape)
+    return out
+
+
+def _windows(
+    polygons: Sequence[Sequence[Ring]], out: NDArray[np.bool_]
+) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.float64]]]:
+    """The part of the grid around each polygon, and the polygon's edges from its corner on."""
+    for rings in polygons:
+        edges = np.concatenate([_edges(ring) for ring in rings])
+        top, left = (max(0, int(np.floor(edges[:, :, a].min()))) for a in (0, 1))
+        bottom, right = (min(out.shape[a], int(np.floor(edges[:, :, a].max())) + 1) for a in (0, 1))
+        if top < bottom and left < right:
+            yield out[top:bottom, left:right], edges - np.array([top, left], dtype=np.float64)
 
 
 def _edges(ring: Ring) -> NDArray[np.float64]:

@@ -126,7 +126,7 @@ def _nonzero(array: NDArray[Any], path: Path) -> NDArray[np.bool_]:
 def _from_outlines(path: Path, source: PixelSource, plan: ReadPlan) -> NDArray[np.bool_]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        polygons = [[_ring(ring) for ring in polygon] for polygon in _polygons(document)]
+        polygons = [[ring_of(ring) for ring in polygon] for polygon in polygons_of(document)]
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as exc:
         raise TissueError(f"{path} is not GeoJSON of Polygons or MultiPolygons: {exc}; export it again") from exc
     grid = grid_of(plan)
@@ -136,19 +136,25 @@ def _from_outlines(path: Path, source: PixelSource, plan: ReadPlan) -> NDArray[n
     return cover(in_cells, grid)
 
 
-def _polygons(node: Any) -> Iterator[list[Any]]:
-    """Coordinates of all polygons under a GeoJSON node; a bare list is QuPath's list of features."""
+def polygons_of(node: Any) -> Iterator[list[Any]]:
+    """Coordinates of all polygons under a GeoJSON node; a bare list is QuPath's list of features.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError
+        It is no GeoJSON, or holds something without an area.
+    """
     if isinstance(node, list):
         for child in node:
-            yield from _polygons(child)
+            yield from polygons_of(child)
         return
     match node["type"]:
         case "FeatureCollection":
-            yield from _polygons(node["features"])
+            yield from polygons_of(node["features"])
         case "Feature":
-            yield from _polygons(node["geometry"])
+            yield from polygons_of(node["geometry"])
         case "GeometryCollection":
-            yield from _polygons(node["geometries"])
+            yield from polygons_of(node["geometries"])
         case "MultiPolygon":
             yield from node["coordinates"]
         case "Polygon":
@@ -157,7 +163,14 @@ def _polygons(node: Any) -> Iterator[list[Any]]:
             raise ValueError(f"it holds a {other}, which has no area")
 
 
-def _ring(coordinates: Any) -> Ring:
+def ring_of(coordinates: Any) -> Ring:
+    """Corners (y, x) of a GeoJSON ring of (x, y).
+
+    Raises
+    ------
+    ValueError
+        It has fewer than three points, or one of them is not finite.
+    """
     ring = np.array([[point[1], point[0]] for point in coordinates], dtype=np.float64)
     if len(ring) < 3 or not np.isfinite(ring).all():
         raise ValueError(f"a ring needs at least three points with finite coordinates, got {len(ring)} points")
