@@ -22,6 +22,7 @@ ROOMS = (
     "atomic",
     "resume",
     "classes",
+    "scores",
     "geometry",
     "ngff",
     "budget",
@@ -169,7 +170,9 @@ def test_the_guard_sees_the_imports_that_are_there() -> None:
     assert any(room(i.importer) == "jobs" and room(target) == "inference" for i, target in OWN)
 
 
-@pytest.mark.parametrize("command", ["", "segment", "info", "tile", "sample", "models", "models import"])
+@pytest.mark.parametrize(
+    "command", ["", "segment", "predict", "evaluate", "info", "tile", "sample", "models", "models import"]
+)
 def test_help_loads_nothing_heavy(command: str) -> None:
     help_ = [sys.executable, "-c", HELP, *command.split(), "--help"]
     done = subprocess.run(help_, capture_output=True, text=True, check=True)
