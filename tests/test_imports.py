@@ -22,6 +22,7 @@ ROOMS = (
     "atomic",
     "resume",
     "classes",
+    "scores",
     "geometry",
     "ngff",
     "budget",
@@ -170,7 +171,8 @@ def test_the_guard_sees_the_imports_that_are_there() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "segment", "info", "tile", "sample", "models", "models import", "data", "data check"]
+    "command",
+    ["", "segment", "predict", "evaluate", "info", "tile", "sample", "models", "models import", "data", "data check"],
 )
 def test_help_loads_nothing_heavy(command: str) -> None:
     help_ = [sys.executable, "-c", HELP, *command.split(), "--help"]

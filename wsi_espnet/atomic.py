@@ -11,10 +11,10 @@ import contextlib
 import glob
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from wsi_espnet.errors import OutputError, WsiEspnetError
+from wsi_espnet.errors import OutputError, ResumeError, WsiEspnetError
 
 PARTIAL = ".partial"
 
@@ -35,6 +35,22 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def refuse_existing(paths: Sequence[Path]) -> None:
+    """Refuse to go on where files that are about to be written are there already.
+
+    Raises
+    ------
+    ResumeError
+        One exists; the message names the first.
+    """
+    there = [path for path in paths if path.exists()]
+    if there:
+        raise ResumeError(
+            f"{there[0]} exists and is not replaced ({len(there)} of {len(paths)} files); choose another folder, "
+            "or allow it with --overwrite"
+        )
 
 
 def remove_partials(folder: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from wsi_espnet.data.glas import GlasImage, read_glas, split_by_patient
 from wsi_espnet.models.catalog import find_model
 from wsi_espnet.models.weights import load_model
+from wsi_espnet.scores import confusion
 from wsi_espnet.training.glas_colon import GlasColonConfig
 from wsi_espnet.training.glas_score import iou_scores, mosaics_of, score
 
@@ -15,9 +16,7 @@ from wsi_espnet.training.glas_score import iou_scores, mosaics_of, score
 def test_scores_are_the_sets_definition() -> None:
     rng = np.random.default_rng(0)
     truth, guess = rng.integers(0, 3, 500), rng.integers(0, 3, 500)
-    confusion = np.zeros((3, 3), np.int64)
-    np.add.at(confusion, (truth, guess), 1)
-    scores = iou_scores(confusion)
+    scores = iou_scores(confusion(truth, guess, 3))
     per_class = [((truth == c) & (guess == c)).sum() / ((truth == c) | (guess == c)).sum() for c in range(3)]
     assert scores["mIoU"] == pytest.approx(np.mean(per_class))
     assert scores["IoU malignant gland"] == pytest.approx(per_class[2])

@@ -1,4 +1,4 @@
-"""What masks are compared by: px that changed, and IoU; strip by strip, in bounded memory."""
+"""What masks are compared by: px that changed, and counts for scores; strip by strip, in bounded memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from wsi_espnet import scores
 
 GLASS = 255
 """Id of glass in the truth of a composed slide."""
@@ -40,30 +42,12 @@ def changed_px(a: Image2D, b: Image2D, truth: Image2D, *, shift_px: int) -> int:
     )
 
 
-def confusion(labels: Image2D, truth: Image2D, classes: int) -> NDArray[np.int64]:
-    """Counts (true class, label) over the tissue px, (classes, classes + 1); the last column holds all other labels."""
-    counts = np.zeros((classes, classes + 1), np.int64)
+def confusion(labels: Image2D, truth: Image2D, classes: int) -> scores.Counts:
+    """Counts over a whole mask, glass as void."""
+    counts = np.zeros((classes + 1, classes + 1), np.int64)
     for rows in _strips(truth.shape[0]):
-        true = np.asarray(truth[rows])
-        tissue = true != GLASS
-        said = np.minimum(np.asarray(labels[rows])[tissue], classes).astype(np.int64)
-        found = np.bincount(true[tissue] * np.int64(classes + 1) + said, minlength=counts.size)
-        counts += found.reshape(counts.shape)
+        counts += scores.confusion(np.asarray(truth[rows]), np.asarray(labels[rows]), classes)
     return counts
-
-
-def iou(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Intersection over union of each class from `confusion`, 0..1; nan for a class that is in neither.
-
-    Examples
-    --------
-    >>> iou(np.array([[3, 1, 0], [0, 4, 0]])).tolist()
-    [0.75, 0.8]
-    """
-    classes = len(counts)
-    both = np.diagonal(counts)
-    either = counts.sum(axis=1) + counts.sum(axis=0)[:classes] - both
-    return np.where(either > 0, both / np.maximum(either, 1), np.nan)
 
 
 def _moved(b: Image2D, rows: slice, shift_px: int) -> NDArray[np.uint8]:

@@ -15,10 +15,11 @@ from scipy import ndimage
 
 from wsi_espnet.bench.process import Measured, measure
 from wsi_espnet.bench.report import Check, Report, gib
-from wsi_espnet.bench.scores import GLASS, changed_px, confusion, iou
+from wsi_espnet.bench.scores import GLASS, changed_px, confusion
 from wsi_espnet.bench.settings import MODEL, Settings
 from wsi_espnet.bench.slides import TILE_PX, ComposedSlide
 from wsi_espnet.geometry import Region
+from wsi_espnet.scores import iou
 from wsi_espnet.slides.source import open_source
 from wsi_espnet.slides.tissue_mask import TissueMask
 

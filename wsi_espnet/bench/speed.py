@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from wsi_espnet.bench.process import Measured, measure
 from wsi_espnet.bench.report import Check, Report, gib
-from wsi_espnet.bench.scores import confusion, iou
+from wsi_espnet.bench.scores import confusion
 from wsi_espnet.bench.settings import MODEL, Settings
 from wsi_espnet.bench.slides import ComposedSlide
+from wsi_espnet.scores import iou
 
 log = logging.getLogger(__name__)
 

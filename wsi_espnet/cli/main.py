@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from wsi_espnet.cli import data, info, models, sample, segment, tile
+from wsi_espnet.cli import data, evaluate, info, models, predict, sample, segment, tile
 from wsi_espnet.errors import WsiEspnetError
 
 INTERRUPTED = 130
@@ -24,6 +24,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("segment")(segment.segment)
+app.command("predict")(predict.predict)
+app.command("evaluate")(evaluate.evaluate)
 app.command("info")(info.info)
 app.command("tile")(tile.tile)
 app.command("sample")(sample.sample)

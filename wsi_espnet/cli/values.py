@@ -64,3 +64,65 @@ def options_of(settings: Iterable[str]) -> dict[str, Any]:
         except tomllib.TOMLDecodeError:
             options[key] = value
     return options
+
+
+def size_hw(text: str) -> tuple[int, int]:
+    """Height and width of a size that is written width first.
+
+    Raises
+    ------
+    UsageError
+        It is not a size.
+
+    Examples
+    --------
+    >>> size_hw("1024x512")
+    (512, 1024)
+    """
+    found = re.fullmatch(r"\s*(\d{1,6})\s*x\s*(\d{1,6})\s*", text.lower())
+    if found is None:
+        raise UsageError(f"--size looks like 1024x512 (width x height in px), got {text!r}")
+    return int(found[2]), int(found[1])
+
+
+def factors(text: str) -> tuple[float, ...]:
+    """Numbers between commas.
+
+    Raises
+    ------
+    UsageError
+        One is not a number.
+
+    Examples
+    --------
+    >>> factors("0.75,1,1.25")
+    (0.75, 1.0, 1.25)
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as exc:
+        raise UsageError(f"--scales looks like 0.75,1,1.25, got {text!r}") from exc
+
+
+def pairs(texts: Iterable[str] | None, option: str) -> dict[str, str]:
+    """What NAME=VALUE says, given several times.
+
+    Raises
+    ------
+    UsageError
+        One has no equals sign or no name, or a name comes twice.
+
+    Examples
+    --------
+    >>> pairs(["traffic sign=sign", "*=void"], "--map")
+    {'traffic sign': 'sign', '*': 'void'}
+    """
+    found: dict[str, str] = {}
+    for text in texts or ():
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not (name and equals and value):
+            raise UsageError(f"{option} looks like NAME=VALUE, got {text!r}")
+        if name in found:
+            raise UsageError(f"{option} says {name!r} twice; say it once")
+        found[name] = value
+    return found

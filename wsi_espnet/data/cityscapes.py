@@ -10,10 +10,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from wsi_espnet.classes import UNLABELLED
 from wsi_espnet.data.adapter import Listing
 from wsi_espnet.data.files import FileDataset, Files, error, pair
 from wsi_espnet.data.pictures import Lookup, lookup_of
@@ -56,21 +52,6 @@ class Cityscapes(FileDataset):
 def train_ids() -> Lookup:
     """Train id 0..18 by label id, 255 where the label is ignored."""
     return lookup_of({int(row["id"]): int(row["train_id"]) for row in read_table("cityscapes")}, ignored=())
-
-
-def label_ids() -> NDArray[np.uint8]:
-    """Label id by train id, (256,) uint8, as the benchmark wants its results; 0, unlabeled, for all but 0..18.
-
-    Examples
-    --------
-    >>> label_ids()[[0, 13, 18, 19, 255]].tolist()
-    [7, 26, 33, 0, 0]
-    """
-    lookup = np.zeros(256, np.uint8)
-    for row in read_table("cityscapes"):
-        if int(row["train_id"]) != UNLABELLED:
-            lookup[int(row["train_id"])] = int(row["id"])
-    return lookup
 
 
 def _files(folder: Path, end: str) -> Files:

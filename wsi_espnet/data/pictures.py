@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from wsi_espnet.classes import UNLABELLED
 from wsi_espnet.data.adapter import Labelled
@@ -106,7 +106,7 @@ class FileSample:
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """The px of a picture, (h, w, 3) uint8.
+    """The px of a picture, (h, w, 3) uint8, turned upright as its EXIF data say; transparency is dropped.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     image = _open(path)
     if image.mode.startswith(("I", "F")):
         raise DataError(f"{path} has more than 8 bits per px (mode {image.mode}); save it as 8-bit RGB or grey")
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def read_ids(path: Path) -> NDArray[np.uint8]:
@@ -147,7 +147,9 @@ def _open(path: Path) -> Image.Image:
     except FileNotFoundError as exc:
         raise DataError(f"{path} is missing") from exc
     except Image.DecompressionBombError as exc:
-        raise DataError(f"{path} has too many px for one sample: {exc}; cut it into tiles") from exc
+        raise DataError(
+            f"{path} has too many px for one sample: {exc}; cut it into tiles, or take `wsi-espnet segment` for slides"
+        ) from exc
     except _DAMAGED as exc:
         raise DataError(f"{path} cannot be read as a picture: {exc}; copy or save it again") from exc
     return image

@@ -12,6 +12,7 @@ from torch import nn
 from wsi_espnet.data.glas import GlasImage
 from wsi_espnet.models.card import Normalisation
 from wsi_espnet.models.catalog import class_table
+from wsi_espnet.scores import Counts, confusion, iou, merge
 
 CLASSES = 3
 
@@ -23,12 +24,10 @@ MOSAIC_PX = (512, 768)
 def score(module: nn.Module, images: Sequence[GlasImage], normalisation: Normalisation) -> dict[str, float]:
     """IoU per class, mean, and gland against background, from one confusion matrix of whole images."""
     module.eval()
-    confusion = np.zeros((CLASSES, CLASSES), np.int64)
+    counts = np.zeros((CLASSES + 1, CLASSES + 1), np.int64)
     for image in images:
-        labels = predict(module, image.rgb, normalisation)
-        pairs = image.labels.astype(np.int64) * CLASSES + labels
-        confusion += np.bincount(pairs.ravel(), minlength=CLASSES**2).reshape(CLASSES, CLASSES)
-    return iou_scores(confusion)
+        counts += confusion(image.labels, predict(module, image.rgb, normalisation), CLASSES)
+    return iou_scores(counts)
 
 
 def mosaics_of(images: Sequence[GlasImage]) -> list[GlasImage]:
@@ -64,19 +63,16 @@ def predict(module: nn.Module, rgb: npt.NDArray[np.uint8], normalisation: Normal
     return logits[0].argmax(dim=0).numpy()  # type: ignore[no-any-return]
 
 
-def iou_scores(confusion: npt.NDArray[np.int64]) -> dict[str, float]:
-    """Scores 0..1 from a (truth, prediction) matrix of px counts; a class that is nowhere counts as 1.
+def iou_scores(counts: Counts) -> dict[str, float]:
+    """Scores 0..1 from `wsi_espnet.scores.confusion`; a class that is nowhere counts as 1.
 
     Examples
     --------
-    >>> iou_scores(np.array([[8, 0, 0], [2, 3, 1], [0, 1, 5]]))["gland"]
+    >>> iou_scores(np.array([[8, 0, 0, 0], [2, 3, 1, 0], [0, 1, 5, 0], [0, 0, 0, 0]]))["gland"]
     0.8333333333333334
     """
-    names = class_table("glas-grade").names
-    either = confusion.sum(axis=0) + confusion.sum(axis=1) - confusion.diagonal()
-    per_class = np.where(either > 0, confusion.diagonal() / np.maximum(either, 1), 1.0)
-    gland = confusion[1:, 1:].sum()
-    scores = {f"IoU {name}": float(v) for name, v in zip(names, per_class, strict=True)}
+    per_class = np.nan_to_num(iou(counts), nan=1.0)
+    scores = {f"IoU {name}": float(v) for name, v in zip(class_table("glas-grade").names, per_class, strict=True)}
     scores["mIoU"] = float(per_class.mean())
-    scores["gland"] = float(gland / max(1, confusion.sum() - confusion[0, 0]))
+    scores["gland"] = float(np.nan_to_num(iou(merge(counts, [0, 1, 1]))[1]))
     return scores

@@ -1,0 +1,50 @@
+"""Pictures without ground truth: one file, or all of a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wsi_espnet.data.files import PICTURES
+from wsi_espnet.errors import DataError, UsageError
+
+VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
+"""Suffixes of videos, in lower case."""
+
+
+def find_pictures(source: Path, *, leave_out: Path) -> list[tuple[Path, Path]]:
+    """Pictures with the relative path, without suffix, that their results are called by, sorted.
+
+    Parameters
+    ----------
+    source
+        One picture, or a folder that is searched through.
+    leave_out
+        A folder that is not searched: where results go.
+
+    Raises
+    ------
+    UsageError
+        It is a video.
+    DataError
+        It is missing, or holds no pictures, or two of one name.
+    """
+    if source.suffix.lower() in VIDEOS and not source.is_dir():
+        raise UsageError(
+            f"{source} is a video, and videos are not read: extract its frames first, "
+            f"such as with `ffmpeg -i {source.name} frames/%06d.png`, and give that folder"
+        )
+    if source.is_file():
+        return [(source, Path(source.stem))]
+    if not source.is_dir():
+        raise DataError(f"{source} is missing")
+    skipped = leave_out.resolve()
+    found = sorted(p for p in source.rglob("*") if p.suffix.lower() in PICTURES and p.is_file())
+    pictures = [(p, p.relative_to(source).with_suffix("")) for p in found if skipped not in p.resolve().parents]
+    if not pictures:
+        raise DataError(f"{source} holds no pictures ({', '.join(sorted(PICTURES))})")
+    names: dict[Path, Path] = {}
+    for path, name in pictures:
+        if name in names:
+            raise DataError(f"{names[name]} and {path} would have results of one name; rename one of them")
+        names[name] = path
+    return pictures
