@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from wsi_espnet.cli import info, models, sample, segment, tile
+from wsi_espnet.cli import info, models, sample, segment, tile, train
 from wsi_espnet.errors import WsiEspnetError
 
 INTERRUPTED = 130
@@ -27,6 +27,7 @@ app.command("segment")(segment.segment)
 app.command("info")(info.info)
 app.command("tile")(tile.tile)
 app.command("sample")(sample.sample)
+app.command("train")(train.train)
 app.add_typer(models.app, name="models")
 
 
