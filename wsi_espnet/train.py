@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -113,8 +114,7 @@ def train(
     logger = TensorBoardLogger(folder.folder, name="tensorboard", version="", purge_step=done_steps + 1)
     with _quiet():
         trainer = _trainer(config.run, clip=config.optimiser.clip, callbacks=callbacks, logger=logger)
-        checkpoint = folder.last if resumed else None
-        trainer.fit(setup.module, *setup.loaders(config), ckpt_path=checkpoint, weights_only=True)
+        _fit(trainer, setup, config, checkpoint=folder.last if resumed else None)
     return _result(folder)
 
 
@@ -205,6 +205,18 @@ def _trainer(run: RunConfig, *, clip: float | None, callbacks: list[pl.Callback]
     )
 
 
+def _fit(trainer: pl.Trainer, setup: Setup, config: TrainConfig, *, checkpoint: Path | None) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(setup.module, *setup.loaders(config), ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as exc:
+        if not isinstance(exc.__context__, KeyboardInterrupt):
+            raise
+        # Lightning answers Ctrl-C with exit status 1 and ignores any further one; whoever called decides about both.
+        signal.signal(signal.SIGINT, before)
+        raise KeyboardInterrupt from None
+
+
 def _rank(run: RunConfig) -> int:
     """Number of this process among those that train together: Lightning starts the others with LOCAL_RANK set."""
     return int(os.environ.get("LOCAL_RANK", "0")) if run.devices > 1 else 0
@@ -224,9 +236,10 @@ def _result(folder: RunFolder) -> TrainResult:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Lightning's banners and advice stay away; what goes wrong is still said."""
-    logger = logging.getLogger("lightning.pytorch")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():
         # Between Lightning 2.6 and torch 2.13; nothing here can change it.
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*", category=FutureWarning)
@@ -240,4 +253,5 @@ def _quiet() -> Iterator[None]:
         try:
             yield
         finally:
-            logger.setLevel(before)
+            for logger, level in zip(loggers, before, strict=True):
+                logger.setLevel(level)

@@ -14,7 +14,11 @@ from typer.testing import CliRunner
 
 from wsi_espnet.cli.main import app
 from wsi_espnet.errors import DependencyError, UsageError
+from wsi_espnet.train import train
 from wsi_espnet.training import extra
+from wsi_espnet.training.callbacks import TrainProgress
+from wsi_espnet.training.config import read_config
+from wsi_espnet.training.run_folder import read_rows
 
 SETTINGS = """
 name = "small"
@@ -81,3 +85,33 @@ def test_a_missing_extra_is_one_sentence(folder: Path, monkeypatch: pytest.Monke
     assert isinstance(done.exception, DependencyError)
     assert str(done.exception) == "training needs lightning_that_is_absent: pip install 'wsi-espnet[train]'"
     assert not isinstance(done.exception, UsageError)
+
+
+@pytest.mark.slow
+def test_two_processes_train_together_and_one_of_them_speaks(folder: Path) -> None:
+    script = folder / "run.py"  # Lightning starts the second process from the file of the first
+    script.write_text("from wsi_espnet.cli.main import run\nrun()\n")
+    settings = ["run.devices=2", "run.device=cpu", "run.batch=1", "run.threads=1"]
+    arguments = ["train", "small.toml", "--data", "data", "--json", *(x for s in settings for x in ("--set", s))]
+    done = subprocess.run(
+        [sys.executable, str(script), *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["folder"] == "runs/small"
+    steps = read_rows(folder / "runs/small/steps.csv")
+    assert [(row["step"], row["epoch"]) for row in steps] == [("1", "1"), ("2", "2")]
+
+
+def test_an_interrupted_run_says_so_and_goes_on(folder: Path) -> None:
+    config = read_config(folder / "small.toml", data=folder / "data")
+
+    def interrupt(progress: TrainProgress) -> None:
+        if progress.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, folder / "run", command="a test", progress=interrupt)
+    steps: list[int] = []
+    result = train(config, folder / "run", command="a test", progress=lambda p: steps.append(p.step))
+    assert steps == [2]
+    assert len(read_rows(result.folder / "log.csv")) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -46,6 +47,8 @@ def train(
             overwrite=overwrite,
             progress=progress,
         )
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return  # one of several processes that train together; the first of them speaks
     if as_json:
         say.print_json(
             {"model": str(result.model), "folder": str(result.folder), "epoch": result.epoch, "mIoU": result.miou}

@@ -73,13 +73,14 @@ def _hard(losses: Tensor, labelled: Tensor, *, threshold: float, least: int) -> 
 
 def dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """1 - soft Dice, averaged over the classes; one px is added to both sides, so that absent classes do little."""
-    labelled = (labels != UNLABELLED)[:, None]
-    probabilities = F.softmax(logits, dim=1, dtype=torch.float32) * labelled
-    classes = logits.shape[1]
-    truth = F.one_hot(labels.clamp(max=classes - 1), classes).permute(0, 3, 1, 2) * labelled
-    shared = (probabilities * truth).sum(dim=(0, 2, 3))
-    total = (probabilities + truth).sum(dim=(0, 2, 3))
-    return (1 - (2 * shared + 1) / (total + 1)).mean() * labelled.any()
+    labelled = labels != UNLABELLED
+    probabilities = F.softmax(logits, dim=1, dtype=torch.float32)
+    losses = []
+    for class_, probability in enumerate(probabilities.unbind(dim=1)):  # one by one: all masks at once are large
+        truth = labels == class_
+        shared, total = (probability * truth).sum(), (probability * labelled).sum() + truth.sum()
+        losses.append(1 - (2 * shared + 1) / (total + 1))
+    return torch.stack(losses).mean() * labelled.any()
 
 
 def at_stride_8(labels: Tensor) -> Tensor:

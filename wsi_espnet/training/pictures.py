@@ -39,7 +39,9 @@ def draw_curves(rows: Sequence[dict[str, str]], path: Path) -> None:
     _line(right, scored, "mIoU", color="black", linewidth=2)
     right.set(xlabel="epoch", ylabel="validation", ylim=(0, 1))
     if scored:
-        right.legend(fontsize="x-small", loc="lower right", ncols=2)
+        figure.legend(fontsize="small", loc="outside right upper")
+    for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=100)
     write_bytes_atomic(path, file.getvalue())
