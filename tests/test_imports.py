@@ -45,15 +45,22 @@ JOBS = frozenset({"segment", "segment_setup", "predict", "batch", "train", "eval
 # The benchmark holds other ways to segment a slide, written without this package's own: it may import what they need.
 ONLY_IN = {
     ("openslide",): ("slides", "bench"),
-    ("torch", "safetensors.torch"): ("models", "inference", "training", "data", "export", "bench"),
+    ("torch", "safetensors.torch"): ("models", "inference", "training", "data", "train", "export", "bench"),
     ("dask", "distributed", "dask_jobqueue"): ("inference.schedule", "batch"),
     ("typer", "rich", "click"): ("cli",),
     ("monai",): ("bench",),
+    ("lightning", "torchmetrics", "matplotlib", "tensorboard"): ("training", "train"),
     ("napari", "npe2", "magicgui", "qtpy"): (),
 }
 """Packages, and the modules or rooms of the library that may import them."""
 
-HEAVY = frozenset({"torch", "zarr", "dask", "distributed", "numpy", "scipy", "skimage", "openslide", "PIL", "tifffile"})
+HEAVY = frozenset(
+    {"torch", "zarr", "dask", "distributed", "numpy", "scipy", "skimage", "openslide", "PIL", "tifffile"}
+) | {
+    "lightning",
+    "torchmetrics",
+    "matplotlib",
+}
 """What no `--help` may wait for."""
 
 HELP = """
@@ -170,10 +177,13 @@ def test_the_guard_sees_the_imports_that_are_there() -> None:
     assert any(room(i.importer) == "jobs" and room(target) == "inference" for i, target in OWN)
 
 
-@pytest.mark.parametrize(
-    "command",
-    ["", "segment", "predict", "evaluate", "info", "tile", "sample", "models", "models import", "data", "data check"],
-)
+COMMANDS = [
+    *["", "segment", "predict", "evaluate", "train", "info", "tile", "sample"],
+    *["models", "models import", "data", "data check"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_loads_nothing_heavy(command: str) -> None:
     help_ = [sys.executable, "-c", HELP, *command.split(), "--help"]
     done = subprocess.run(help_, capture_output=True, text=True, check=True)
@@ -187,9 +197,10 @@ def test_help_loads_nothing_heavy(command: str) -> None:
 def test_dependencies_are_what_is_imported() -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {_distribution(line) for line in project["dependencies"]}
-    of_bench = {_distribution(line) for line in project["optional-dependencies"]["bench"]}
+    extras = project["optional-dependencies"]
+    of_extras = {_distribution(line) for extra in ("bench", "train") for line in extras[extra]}
     tops = {i.name.partition(".")[0] for i in LIBRARY} - sys.stdlib_module_names - {"wsi_espnet"}
-    imported = {DISTRIBUTIONS.get(top, top) for top in tops} - of_bench
+    imported = {DISTRIBUTIONS.get(top, top) for top in tops} - of_extras
     assert imported - declared == set(), "imported, but not among the dependencies of pyproject.toml"
     assert declared - imported - BESIDE == set(), "among the dependencies of pyproject.toml, but never imported"
 

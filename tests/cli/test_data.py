@@ -84,7 +84,7 @@ def test_options_go_to_the_adapter(shared: Path, wsi_espnet: Call) -> None:
         (("camvid", "nowhere"), 1, "the folder nowhere of the data set camvid is missing"),
         (("folder", "."), 1, "classes.toml is missing"),
         (("glas", ".", "--set", "patients=3"), 2, "has no option 'patients'"),
-        (("glas", ".", "--set", "grade"), 2, "an option is set with key=value, got 'grade'"),
+        (("glas", ".", "--set", "grade"), 2, "a setting is written key=value, such as run.epochs=20, got 'grade'"),
     ],
 )
 def test_what_cannot_be_checked_is_one_sentence(

@@ -19,7 +19,7 @@ def authors(shared: Path) -> Path:
 
 
 def test_the_converted_encoder_gives_the_authors_features(authors: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(glas_init, "_wake_dead_channels", lambda _: None)
+    monkeypatch.setattr(glas_init, "wake_dead_channels", lambda _: None)
     module = EspNet(EspNetConfig(p=2, q=8, classes=3)).eval()
     glas_init.start_from(module, authors)
     reference, card = import_pth(authors)

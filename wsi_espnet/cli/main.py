@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from wsi_espnet.cli import data, evaluate, info, models, predict, sample, segment, tile
+from wsi_espnet.cli import data, evaluate, info, models, predict, sample, segment, tile, train
 from wsi_espnet.errors import WsiEspnetError
 
 INTERRUPTED = 130
@@ -29,6 +29,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("info")(info.info)
 app.command("tile")(tile.tile)
 app.command("sample")(sample.sample)
+app.command("train")(train.train)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 

@@ -47,7 +47,7 @@ def options_of(settings: Iterable[str]) -> dict[str, Any]:
     Raises
     ------
     UsageError
-        One of them has no key or no equals sign.
+        One of them has no key or no equals sign, or a dot of its key stands alone.
 
     Examples
     --------
@@ -57,8 +57,9 @@ def options_of(settings: Iterable[str]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
-        if not equals or not key.isidentifier():
-            raise UsageError(f"an option is set with key=value, got {setting!r}")
+        key = key.strip()
+        if not equals or not all(part.strip() for part in key.split(".")):
+            raise UsageError(f"a setting is written key=value, such as run.epochs=20, got {setting!r}")
         try:
             options[key] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from skimage.color import hed_from_rgb, rgb_from_hed
 
-Rgb = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.uint8]
+from wsi_espnet.training import augment
+from wsi_espnet.training.augment import Labels, Rgb, pose
 
 BACKGROUND = 0
 
@@ -90,29 +89,9 @@ def place_and_scale(rgb: Rgb, labels: Labels, *, side_px: int, rng: np.random.Ge
     return np.asarray(picture), np.asarray(mask)
 
 
-def pose(rgb: Rgb, labels: Labels, *, rng: np.random.Generator) -> tuple[Rgb, Labels]:
-    """One of the eight turns and mirrorings of a square; tissue has no up."""
-    turns, mirrored = int(rng.integers(0, 4)), bool(rng.integers(0, 2))
-    rgb, labels = np.rot90(rgb, turns), np.rot90(labels, turns)
-    return (rgb[:, ::-1], labels[:, ::-1]) if mirrored else (rgb, labels)
-
-
 def jitter_stain(rgb: Rgb, *, rng: np.random.Generator) -> Rgb:
-    """The same tissue stained a little more or less (Tellez et al. 2018, doi 10.1109/TMI.2018.2820199).
-
-    Colour is taken apart into haematoxylin, eosin and a residual with the matrix of Ruifrok and Johnston
-    (2001).
-    """
-    gain = rng.uniform(*STAIN_GAIN, size=3)
-    shift = rng.uniform(-STAIN_SHIFT, STAIN_SHIFT, size=3)
-    to_jittered = (hed_from_rgb @ np.diag(gain) @ rgb_from_hed).astype(np.float32)
-    density = _DENSITY[rgb] @ to_jittered + (shift @ rgb_from_hed).astype(np.float32)
-    jittered: Rgb = np.clip(256.0 * np.exp(-density) - 1.0, 0, 255).astype(np.uint8)
-    return jittered
-
-
-_DENSITY = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
-"""Optical density of each 8-bit value; the 1 keeps black finite."""
+    """The same tissue stained a little more or less, within `STAIN_GAIN` and `STAIN_SHIFT`."""
+    return augment.jitter_stain(rgb, gain=STAIN_GAIN, shift=STAIN_SHIFT, rng=rng)
 
 
 def jitter_light(rgb: Rgb, *, rng: np.random.Generator) -> Rgb:

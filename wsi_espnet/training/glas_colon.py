@@ -18,7 +18,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -35,6 +35,8 @@ from wsi_espnet.models.weights import load_model, save_model
 from wsi_espnet.training.glas_augment import mosaic, random_crop
 from wsi_espnet.training.glas_init import start_from
 from wsi_espnet.training.glas_score import CLASSES, mosaics_of, score
+from wsi_espnet.training.losses import inverse_log_weights
+from wsi_espnet.training.steps import average_decay, decayed_or_not, move_average
 
 COARSE_WEIGHT = 0.4
 """Share of the loss on the encoder's own logits; it takes the place of the authors' separate first stage."""
@@ -114,7 +116,7 @@ def train(
     module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = EspNet(config.network)
     average.load_state_dict(module.state_dict())
-    optimiser = torch.optim.AdamW(_decayed_or_not(module, config.weight_decay), lr=config.learning_rate)
+    optimiser = torch.optim.AdamW(decayed_or_not(module, config.weight_decay), lr=config.learning_rate)
     steps_per_epoch = len(training) * config.crops_per_image // config.batch
     total_steps = config.epochs * steps_per_epoch
 
@@ -134,7 +136,7 @@ def train(
             nn.utils.clip_grad_norm_(module.parameters(), 5.0)
             optimiser.step()
             step += 1
-            _move_average(average, module, min(config.ema_decay, (1 + step) / (10 + step)))
+            move_average(average, module, average_decay(step, config.ema_decay))
             losses.append(loss.item())
             if on_step is not None:
                 on_step(step, losses[-1])
@@ -191,8 +193,7 @@ def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor
 def class_weights(images: Sequence[GlasImage]) -> Tensor:
     """(3,) 1 / ln(1.10 + p) of each class's share p of all px: the rule of the authors' training code."""
     counts = sum(np.bincount(image.labels.ravel(), minlength=CLASSES) for image in images)
-    shares = counts / np.sum(counts)
-    return torch.from_numpy(1 / np.log(1.10 + shares)).float()
+    return torch.from_numpy(inverse_log_weights(np.asarray(counts))).float()
 
 
 def measure_colours(images: Sequence[GlasImage]) -> Normalisation:
@@ -255,25 +256,9 @@ def _merit(scores: dict[str, float], config: GlasColonConfig) -> float:
     return (scores["mIoU"] + scores["mosaic mIoU"]) / 2 if config.mosaic_share else scores["mIoU"]
 
 
-def _decayed_or_not(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay for kernels alone: decaying gains is what killed channels in the authors' weights."""
-    kernels = [p for p in module.parameters() if p.ndim > 1]
-    others = [p for p in module.parameters() if p.ndim <= 1]
-    return [{"params": kernels, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-
-
 def _set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     for group in optimiser.param_groups:
         group["lr"] = rate
-
-
-@torch.no_grad()
-def _move_average(average: nn.Module, module: nn.Module, decay: float) -> None:
-    for slow, fast in zip(average.state_dict().values(), module.state_dict().values(), strict=True):
-        if slow.is_floating_point():
-            slow.lerp_(fast, 1 - decay)
-        else:
-            slow.copy_(fast)
 
 
 def _resume(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wsi_espnet.errors import UsageError
-from wsi_espnet.models.espnet import BN_EPS, EspNet
+from wsi_espnet.models.espnet import BN_EPS, Encoder, EspNet
 from wsi_espnet.models.importer import config_of, read_state_dict
 
 DEAD_SHARE = 0.01
@@ -44,7 +44,7 @@ def start_from(module: EspNet, path: Path) -> None:
     module.encoder.load_state_dict(kept, strict=False)
     with torch.no_grad():
         _to_plain_rgb(module)
-        _wake_dead_channels(module)
+        wake_dead_channels(module.encoder)
 
 
 def _to_plain_rgb(module: EspNet) -> None:
@@ -80,13 +80,12 @@ def _rescale_input(bn: nn.BatchNorm2d, channels: slice, factor: float) -> None:
     bn.weight[channels] *= torch.sqrt(bn.running_var[channels] + BN_EPS) / (factor * before)
 
 
-def _wake_dead_channels(module: EspNet) -> None:
+def wake_dead_channels(encoder: Encoder) -> None:
     """Give dead channels the mean gain of the living, so that all of the network can learn.
 
     What reads them has died with them, so this changes the features little. The first convolution has nothing
     before it to revive its kernels, so these are drawn anew.
     """
-    encoder = module.encoder
     fresh = nn.Conv2d(3, 16, 3, bias=False).weight
     dead = _dead(encoder.level1.bn.weight)
     encoder.level1.conv.weight[dead] = fresh[dead]

@@ -1,0 +1,376 @@
+"""Everything that decides a training run, as frozen values: from TOML, changed by `key=value`.
+
+One section per table of the file; unknown keys are refused by name. `pipelines/*.toml` are examples.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from wsi_espnet.errors import UsageError
+from wsi_espnet.models.card import ESPNET, EspNetConfig, Normalisation
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Side = Annotated[int, Field(ge=16, multiple_of=8)]
+
+
+class Section(BaseModel):
+    """What all tables have in common: frozen, and no key but those listed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Where the samples come from.
+
+    Parameters
+    ----------
+    adapter, root, options
+        What `wsi_espnet.data.catalog.open_dataset` is asked for; `--data` replaces the root.
+    train, validation
+        Names of splits: the first is learned, the second selects the epoch and is scored.
+    cache
+        Keep all decoded images in memory.
+    """
+
+    adapter: str
+    root: Path | None = None
+    options: dict[str, Any] = {}
+    train: str = "train"
+    validation: str = "val"
+    cache: bool = False
+
+
+class ModelConfig(Section):
+    """The network and where its weights start.
+
+    Parameters
+    ----------
+    architecture, p, q, skip
+        As in `EspNetConfig`; the number of classes is the data set's.
+    init
+        A `.safetensors` file or bundled name, or an authors' `.pth`; None starts from random weights.
+    init_part
+        ``all`` of it where the classes are the same, or its ``encoder`` alone.
+    init_classes
+        Names of this data set's classes and what the file calls them, where the names differ.
+    revive
+        Give the dead channels of the authors' weights a start of their own.
+    normalisation
+        From 8-bit RGB to the input; None takes that of `init`, or else what is measured on the training split.
+    """
+
+    architecture: Literal["encoder", "espnet-c", "espnet"] = "espnet"
+    p: Annotated[int, Field(ge=0, le=64)] = 2
+    q: Annotated[int, Field(ge=0, le=64)] = 8
+    skip: Literal[16, 19] = 19
+    init: str | None = None
+    init_part: Literal["all", "encoder"] = "all"
+    init_classes: dict[str, str] = {}
+    revive: bool = False
+    normalisation: Normalisation | None = None
+
+    def network(self, classes: int) -> EspNetConfig:
+        """The network for that many classes."""
+        return EspNetConfig(architecture=self.architecture, p=self.p, q=self.q, classes=classes, skip=self.skip)
+
+
+class AugmentConfig(Section):
+    """What differs between two looks at an image.
+
+    Parameters
+    ----------
+    crop_px
+        (height, width) of what the network is given.
+    scale
+        Smallest and largest enlargement, drawn log-uniformly.
+    flip
+        Share of crops that are mirrored left to right.
+    pose
+        Turn by quarters and mirror at random: for tissue, which has no up. It needs square crops.
+    brightness, contrast, saturation, hue
+        Largest change, as a share (of the circle of hues for the last).
+    stain_gain, stain_shift
+        For H&E: the range by which each stain is scaled, and the largest shift in optical density.
+    """
+
+    crop_px: tuple[Side, Side]
+    scale: tuple[Positive, Positive] = (0.5, 2.0)
+    flip: Share = 0.5
+    pose: bool = False
+    brightness: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    contrast: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    saturation: Share = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    stain_gain: tuple[Positive, Positive] | None = None
+    stain_shift: NotNegative = 0.0
+
+    @model_validator(mode="after")
+    def _ensure_rising_ranges(self) -> AugmentConfig:
+        for name, span in (("scale", self.scale), ("stain_gain", self.stain_gain)):
+            if span is not None and span[0] > span[1]:
+                raise ValueError(f"{name} must be (smallest, largest), got {span}")
+        return self
+
+    @model_validator(mode="after")
+    def _ensure_poses_are_square(self) -> AugmentConfig:
+        if self.pose and self.crop_px[0] != self.crop_px[1]:
+            raise ValueError(f"pose turns by quarters and needs a square crop_px, got {self.crop_px}")
+        return self
+
+
+class DistillConfig(Section):
+    """A larger network to learn from beside the ground truth.
+
+    Parameters
+    ----------
+    teacher
+        A `.safetensors` file or bundled name with the same classes.
+    logits, temperature
+        Weight of the divergence between the softened outputs, and the softening (Hinton et al. 2015, arXiv 1503.02531).
+    pairwise, pool
+        Weight of the difference in similarity between places of the map at stride 8, averaged over pool x pool
+        (Liu et al. 2019, arXiv 1903.04197).
+    """
+
+    teacher: str
+    logits: NotNegative = 1.0
+    temperature: Positive = 1.0
+    pairwise: NotNegative = 0.0
+    pool: Count = 2
+
+
+class LossConfig(Section):
+    """Weighted sum of what is made small.
+
+    Parameters
+    ----------
+    cross_entropy, dice
+        Weights of the two.
+    class_weights
+        ``inverse-log`` is 1 / ln(1.10 + p) of each class's share p of the training px (the authors' rule), ``none``
+        is 1, or one number per class.
+    ohem_threshold, ohem_min_kept
+        Px whose true class has at least this probability are left out of the cross-entropy, but never so many that
+        fewer than that share of the px of a batch is kept. None keeps all.
+    auxiliary
+        Weight of the same loss on the encoder's own logits at stride 8; of use with ``espnet`` alone.
+    distill
+        A teacher, or None.
+    """
+
+    cross_entropy: NotNegative = 1.0
+    dice: NotNegative = 0.0
+    class_weights: Literal["inverse-log", "none"] | tuple[Positive, ...] = "inverse-log"
+    ohem_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
+    ohem_min_kept: Share = 0.0625
+    auxiliary: NotNegative = 0.0
+    distill: DistillConfig | None = None
+
+    @model_validator(mode="after")
+    def _ensure_some_loss(self) -> LossConfig:
+        if self.cross_entropy == self.dice == 0:
+            raise ValueError("cross_entropy and dice cannot both be 0")
+        return self
+
+
+class OptimiserConfig(Section):
+    """How a gradient becomes a step; gains, biases and leaks are never decayed unless `decay_all`.
+
+    `decay_all` decays everything, as the authors did, which killed channels (see `wsi_espnet.training.glas_init`).
+    """
+
+    name: Literal["adam", "adamw", "sgd"] = "adamw"
+    learning_rate: Positive = 1e-3
+    weight_decay: NotNegative = 1e-4
+    decay_all: bool = False
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = False
+    clip: Positive | None = None
+
+
+class ScheduleConfig(Section):
+    """How the learning rate goes over the run.
+
+    Parameters
+    ----------
+    name
+        ``poly`` falls as (1 - t)^power, ``cosine`` as half a cosine, ``step`` is multiplied by `gamma` every
+        `step_epochs`, ``constant`` stays.
+    warm_up_epochs
+        Of a linear rise before that.
+    """
+
+    name: Literal["poly", "cosine", "step", "constant"] = "poly"
+    power: Positive = 0.9
+    step_epochs: Count = 100
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.5
+    warm_up_epochs: NotNegative = 0.0
+
+
+class EncoderStage(Section):
+    """A first run on the encoder alone, with labels at stride 8, whose weights the decoder is then put on.
+
+    What is None is as in the second run.
+    """
+
+    epochs: Count
+    batch: Count | None = None
+    learning_rate: Positive | None = None
+
+
+class RunConfig(Section):
+    """How long, on what, and from which chance.
+
+    Parameters
+    ----------
+    epochs, repeats
+        One epoch looks at every image `repeats` times.
+    batch, accumulate
+        Crops per step of one device, and steps whose gradients are added up.
+    seed
+        All chance is drawn from it, the epoch and the index of the crop.
+    precision
+        ``auto`` is bf16 on CUDA and fp32 on the CPU.
+    device, devices
+        ``auto``, ``cpu`` or ``cuda``, and how many; more than one train together (DDP).
+    workers
+        Processes that read and augment; they change no result.
+    threads
+        CPU threads of the network; None leaves torch's choice. Another number rounds differently.
+    ema
+        Decay of the running average of the weights, which is what is scored and kept; 0 keeps none.
+    validate_every
+        Epochs between two scores.
+    pictures
+        Validation images in `predictions.png`.
+    """
+
+    epochs: Count
+    batch: Annotated[int, Field(ge=1)] = 8
+    accumulate: Count = 1
+    repeats: Count = 1
+    seed: Annotated[int, Field(ge=0)] = 0
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: Count = 1
+    workers: Annotated[int, Field(ge=0)] = 0
+    threads: Count | None = None
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    validate_every: Count = 1
+    pictures: Annotated[int, Field(ge=0)] = 4
+
+
+class CardConfig(Section):
+    """What the model card says beyond what the run knows."""
+
+    summary: str = ""
+    data: str = ""
+    terms: str = "not stated"
+    limits: str = "Not measured on other data. Not for diagnosis."
+
+
+class TrainConfig(Section):
+    """All settings of a run; `name` becomes the model's."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    augment: AugmentConfig
+    loss: LossConfig = LossConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    run: RunConfig
+    encoder_stage: EncoderStage | None = None
+    card: CardConfig = CardConfig()
+
+    @model_validator(mode="after")
+    def _ensure_a_decoder_for_two_stages(self) -> TrainConfig:
+        if self.encoder_stage is not None and (self.model.architecture != ESPNET or self.model.init is not None):
+            raise ValueError(
+                "encoder_stage trains the start of an espnet: it needs that architecture and no model.init"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ensure_batches_for_batch_norm(self) -> TrainConfig:
+        if self.run.batch * self.augment.crop_px[0] * self.augment.crop_px[1] <= 64:
+            raise ValueError("a batch has one px at stride 8, too little for batch normalisation")
+        return self
+
+
+def read_config(
+    path: str | Path, *, data: str | Path | None = None, changes: Mapping[str, Any] | None = None
+) -> TrainConfig:
+    """The settings of a TOML file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    data
+        Takes the place of `data.root`.
+    changes
+        Values by dotted key, such as ``run.epochs``, which take the place of the file's.
+
+    Raises
+    ------
+    UsageError
+        The file is missing or not TOML, or a key is unknown, missing or of a wrong value; the message names it.
+    """
+    path = Path(path)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise UsageError(f"cannot read the settings {path}: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise UsageError(f"{path} is not TOML: {exc}") from exc
+    for key, value in (changes or {}).items():
+        _set(values, key, value)
+    if data is not None:
+        _set(values, "data.root", str(data))
+    return parse_config(values, str(path))
+
+
+def parse_config(values: dict[str, Any], source: str) -> TrainConfig:
+    """Settings from nested mappings.
+
+    Raises
+    ------
+    UsageError
+        A key is unknown, missing or of a wrong value; the message names it, after `source`.
+    """
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as exc:
+        raise UsageError(f"{source}: {'; '.join(_say(error) for error in exc.errors()[:3])}") from exc
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    *tables, last = key.split(".")
+    for place, name in enumerate(tables):
+        values = values.setdefault(name, {})
+        if not isinstance(values, dict):
+            raise UsageError(f"{key} cannot be set: {'.'.join(tables[: place + 1])} is a value, not a table")
+    values[last] = value
+
+
+def _say(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"there is no setting {key}"
+    if error["type"] == "missing":
+        return f"the setting {key} is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    return (
+        f"{key}: {message}, got {error['input']!r}" if error["type"] != "value_error" else f"{key or 'run'}: {message}"
+    )
