@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
-import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from wsi_espnet.atomic import write_bytes_atomic
+from wsi_espnet.data.adapter import Dataset
 from wsi_espnet.errors import UsageError
 from wsi_espnet.models.card import ESPNET_C, ModelCard
 from wsi_espnet.models.weights import save_model
-from wsi_espnet.training.callbacks import Keeper, Logbook, TrainProgress, WholeCheckpoints, best_row
+from wsi_espnet.training.callbacks import Keeper, Logbook, TrainProgress, best_row
 from wsi_espnet.training.config import RunConfig, TrainConfig
 from wsi_espnet.training.make_card import make_card
 from wsi_espnet.training.pictures import draw_curves, draw_predictions
 from wsi_espnet.training.run_folder import RunFolder, read_rows
 from wsi_espnet.training.setup import Setup, open_data, set_up
-
-PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
-    "fp32": "32-true",
-    "bf16": "bf16-mixed",
-    "fp16": "16-mixed",
-}
-"""What Lightning calls them."""
+from wsi_espnet.training.trainer import arithmetic, fit, make_trainer, quiet
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +79,28 @@ def train(
     folder = RunFolder(Path(out), config)
     folder.ensure_free(overwrite=overwrite)
     dataset = open_data(config)
-    first = _rank(config.run) == 0
     if config.encoder_stage is not None:
-        if first:
+        if _rank(config.run) == 0:
             folder.begin(command, overwrite=overwrite)
         encoder = train(_encoder_stage(config), folder.folder / "encoder", command=command, progress=progress)
         config, overwrite = _decoder_stage(config, encoder.model), False
 
-    if config.run.threads is not None:
-        torch.set_num_threads(config.run.threads)
-    torch.set_flush_denormal(True)  # the authors' dead channels hold denormals, which are slow
+    with arithmetic(config.run.threads):
+        _stage(config, dataset, folder, command=command, overwrite=overwrite, progress=progress)
+    return _result(folder)
+
+
+def _stage(
+    config: TrainConfig,
+    dataset: Dataset,
+    folder: RunFolder,
+    *,
+    command: str,
+    overwrite: bool,
+    progress: Callable[[TrainProgress], None] | None,
+) -> None:
+    """One network, from its first or its last kept epoch to its last."""
+    first = _rank(config.run) == 0
     known = folder.survey if folder.survey.is_file() and not overwrite else None
     setup = set_up(config, dataset, survey=known, rank=_rank(config.run))
     if first:  # not before everything fits: a start that failed is no run
@@ -112,10 +113,9 @@ def train(
     callbacks = [Logbook(folder, done_steps=done_steps, progress=progress), _keeper(config, setup, folder, command)]
     # What a killed process logged after the checkpoint is not shown twice.
     logger = TensorBoardLogger(folder.folder, name="tensorboard", version="", purge_step=done_steps + 1)
-    with _quiet():
-        trainer = _trainer(config.run, clip=config.optimiser.clip, callbacks=callbacks, logger=logger)
-        _fit(trainer, setup, config, checkpoint=folder.last if resumed else None)
-    return _result(folder)
+    with quiet():
+        trainer = make_trainer(config.run, clip=config.optimiser.clip, callbacks=callbacks, logger=logger)
+        fit(trainer, setup, config, checkpoint=folder.last if resumed else None)
 
 
 def _keeper(config: TrainConfig, setup: Setup, folder: RunFolder, command: str) -> Keeper:
@@ -175,48 +175,6 @@ def _decoder_stage(config: TrainConfig, encoder: Path) -> TrainConfig:
     return config.model_copy(update={"model": model, "encoder_stage": None})
 
 
-def _trainer(run: RunConfig, *, clip: float | None, callbacks: list[pl.Callback], logger: Any) -> pl.Trainer:
-    device = run.device if run.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and torch.cuda.device_count() < run.devices:
-        raise UsageError(
-            f"run.devices asks for {run.devices} CUDA devices and there are {torch.cuda.device_count()}; "
-            "lower it, or set run.device=cpu"
-        )
-    precision = run.precision if run.precision != "auto" else "bf16" if device == "cuda" else "fp32"
-    return pl.Trainer(
-        accelerator=device,
-        devices=run.devices,
-        strategy="ddp" if run.devices > 1 else "auto",
-        # Small crops of one device have statistics of their own, and the devices would drift apart.
-        sync_batchnorm=run.devices > 1 and device == "cuda",
-        precision=PRECISIONS[precision],
-        max_epochs=run.epochs,
-        accumulate_grad_batches=run.accumulate,
-        gradient_clip_val=clip,
-        check_val_every_n_epoch=run.validate_every,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,  # the samplers of wsi_espnet.training.loader know their share
-        callbacks=callbacks,
-        plugins=[WholeCheckpoints()],
-        logger=logger,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-
-
-def _fit(trainer: pl.Trainer, setup: Setup, config: TrainConfig, *, checkpoint: Path | None) -> None:
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        trainer.fit(setup.module, *setup.loaders(config), ckpt_path=checkpoint, weights_only=True)
-    except SystemExit as exc:
-        if not isinstance(exc.__context__, KeyboardInterrupt):
-            raise
-        # Lightning answers Ctrl-C with exit status 1 and ignores any further one; whoever called decides about both.
-        signal.signal(signal.SIGINT, before)
-        raise KeyboardInterrupt from None
-
-
 def _rank(run: RunConfig) -> int:
     """Number of this process among those that train together: Lightning starts the others with LOCAL_RANK set."""
     return int(os.environ.get("LOCAL_RANK", "0")) if run.devices > 1 else 0
@@ -231,27 +189,3 @@ def _result(folder: RunFolder) -> TrainResult:
     if best is None:
         raise UsageError("no epoch was scored, so no network was kept; lower run.validate_every")
     return TrainResult(folder.folder, folder.model, int(best["epoch"]), float(best["mIoU"]))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Lightning's banners and advice stay away; what goes wrong is still said."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        # Between Lightning 2.6 and torch 2.13; nothing here can change it.
-        warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*", category=FutureWarning)
-        # The number of loader processes is the user's choice, and so is a device left unused.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*available but not used.*")
-        # A run may well have fewer steps than Lightning's own logging waits for, which is not used here.
-        warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
-        # The folder holds the first run's logs when it is resumed, on purpose.
-        warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, before, strict=True):
-                logger.setLevel(level)
