@@ -49,7 +49,8 @@ ONLY_IN = {
     ("dask", "distributed", "dask_jobqueue"): ("inference.schedule", "batch"),
     ("typer", "rich", "click"): ("cli",),
     ("monai",): ("bench",),
-    ("lightning", "torchmetrics", "matplotlib", "tensorboard"): ("training", "train"),
+    ("av",): ("data.videos", "outputs.videos"),
+    ("lightning", "torchmetrics", "matplotlib", "tensorboard"): ("training", "train", "bench"),
     ("napari", "npe2", "magicgui", "qtpy"): (),
 }
 """Packages, and the modules or rooms of the library that may import them."""
@@ -198,7 +199,7 @@ def test_dependencies_are_what_is_imported() -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {_distribution(line) for line in project["dependencies"]}
     extras = project["optional-dependencies"]
-    of_extras = {_distribution(line) for extra in ("bench", "train") for line in extras[extra]}
+    of_extras = {_distribution(line) for extra in ("bench", "train", "video") for line in extras[extra]}
     tops = {i.name.partition(".")[0] for i in LIBRARY} - sys.stdlib_module_names - {"wsi_espnet"}
     imported = {DISTRIBUTIONS.get(top, top) for top in tops} - of_extras
     assert imported - declared == set(), "imported, but not among the dependencies of pyproject.toml"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,13 @@ import pytest
 from PIL import Image
 from small import blobs, tiny_model
 
+from wsi_espnet.data.videos import open_video
 from wsi_espnet.errors import DataError, ResumeError, ScaleError, UsageError
 from wsi_espnet.models.catalog import class_table
 from wsi_espnet.models.importer import import_pth
 from wsi_espnet.models.weights import save_model
 from wsi_espnet.outputs.pictures import voc_palette
+from wsi_espnet.outputs.videos import write_video
 from wsi_espnet.predict import predict
 
 
@@ -36,7 +39,7 @@ def test_each_kind_has_a_folder_that_mirrors_the_pictures(model: Path, pictures:
     written = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.png"))
     assert written == sorted(f"{kind}/{name}.png" for kind in ("masks", "overlays", "voc") for name in ("a", "deep/b"))
     assert told == [(1, 2), (2, 2)]
-    assert [p.name for p in found.pictures] == ["a.png", "b.jpg"]
+    assert found.masks == 2
     labels, ids = (np.asarray(Image.open(tmp_path / "out" / kind / "a.png")) for kind in ("masks", "voc"))
     np.testing.assert_array_equal(labels, ids)
     shown = np.asarray(Image.open(tmp_path / "out/voc/a.png").convert("RGB"))
@@ -69,7 +72,7 @@ def test_one_bad_picture_does_not_stop_the_others(model: Path, pictures: Path, t
     (pictures / "0.png").write_text("no picture")
     found = predict(model, pictures, tmp_path / "out")
     assert [(f.picture.name, "cannot be read as a picture" in f.cause) for f in found.failures] == [("0.png", True)]
-    assert len(found.pictures) == 2
+    assert found.masks == 2
     assert not (tmp_path / "out/masks/0.png").exists()
     with pytest.raises(DataError, match="cannot be read as a picture"):
         predict(model, pictures / "0.png", tmp_path / "other")
@@ -90,7 +93,43 @@ def test_nothing_that_is_there_is_replaced_unless_asked(model: Path, pictures: P
 def test_results_inside_the_folder_are_not_taken_for_pictures(model: Path, pictures: Path) -> None:
     for _ in range(2):
         found = predict(model, pictures, pictures / "out", overlay=True, overwrite=True)
-        assert len(found.pictures) == 2
+        assert found.masks == 2
+
+
+def test_each_frame_of_a_video_is_labelled_as_the_picture_that_it_is(model: Path, tmp_path: Path) -> None:
+    with write_video(tmp_path / "drive.mp4", Fraction(10)) as writer:
+        for i in range(4):
+            writer.write(blobs(40, 56, seed=i), None)
+    for i, frame in enumerate(open_video(tmp_path / "drive.mp4")):
+        Image.fromarray(frame.rgb).save(tmp_path / f"{i:06d}.png")
+    told: list[tuple[int, int]] = []
+    out = tmp_path / "out"
+    (out / "masks/drive").mkdir(parents=True)
+    (out / "masks/drive/000009.png").write_text("of a longer one")
+    with pytest.raises(ResumeError, match="drive exists and is not replaced"):
+        predict(model, tmp_path / "drive.mp4", out, overlay=True, voc=True)
+    predicted = predict(
+        model,
+        tmp_path / "drive.mp4",
+        out,
+        overlay=True,
+        voc=True,
+        overwrite=True,
+        progress=lambda *n: told.append(n),
+    )
+    assert (predicted.masks, told[-1]) == (4, (4, 4))
+    assert predicted.folders == (out / "masks/drive", out / "voc/drive")
+    assert sorted(p.name for p in (out / "masks/drive").iterdir()) == [f"{i:06d}.png" for i in range(4)]
+    predict(model, tmp_path / "000002.png", tmp_path / "one")
+    for kind in ("masks", "voc"):
+        np.testing.assert_array_equal(
+            np.asarray(Image.open(out / kind / "drive/000002.png")),
+            np.asarray(Image.open(tmp_path / "one/masks/000002.png")),
+        )
+    assert predicted.video == out / "overlays/drive.mp4"
+    overlays = list(open_video(predicted.video))
+    assert [frame.rgb.shape for frame in overlays] == [(40, 56, 3)] * 4
+    assert [frame.second for frame in overlays] == [Fraction(i, 10) for i in range(4)]
 
 
 def test_a_model_of_tissue_is_told_the_scale(pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

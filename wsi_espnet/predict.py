@@ -1,32 +1,43 @@
-"""Run a model on pictures: from files to palette masks, overlays and ids that others take."""
+"""Run a model on pictures and videos: from files to palette masks, overlays and ids that others take."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_espnet.atomic import refuse_existing, write_bytes_atomic
+from wsi_espnet.atomic import output_errors, refuse_existing, write_bytes_atomic
 from wsi_espnet.classes import ClassTable
 from wsi_espnet.data.photographs import find_pictures
 from wsi_espnet.data.pictures import read_rgb
 from wsi_espnet.data.street_labels import cityscapes_label_ids
+from wsi_espnet.data.videos import is_video, open_video
 from wsi_espnet.errors import BudgetError, DataError, UsageError
 from wsi_espnet.inference.images import ImagePredictor, Size, View
 from wsi_espnet.models.catalog import class_table
 from wsi_espnet.models.weights import load_model
-from wsi_espnet.outputs.pictures import class_palette, id_png, overlay_png, palette_png, voc_palette
+from wsi_espnet.outputs.pictures import class_palette, id_png, palette_png, rgb_png, voc_palette
+from wsi_espnet.outputs.pictures import overlay as tint
+from wsi_espnet.outputs.videos import write_video
 
 MASKS, OVERLAYS, LABEL_IDS, VOC = "masks", "overlays", "label_ids", "voc"
 """Folders of the results, one for each kind; the last two are what the servers of Cityscapes and VOC take."""
 
 Encode = Callable[[NDArray[np.uint8], NDArray[np.uint8]], bytes]
 """A file's bytes from a picture (h, w, 3) and its labels (h, w)."""
+
+Label = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+"""The labels of a picture."""
+
+Progress = Callable[[int, int], None]
+"""Told about (done, total)."""
 
 log = logging.getLogger(__name__)
 
@@ -47,15 +58,18 @@ class Predictions:
     ----------
     folders
         One for each kind of result.
-    pictures
-        Those that were done.
+    masks
+        How many files are in each: one for each picture, or for each frame of a video.
+    video
+        Video of the overlays, where the source is one and they were asked for.
     failures
-        Those that could not be read or were too large.
+        Pictures that could not be read or were too large.
     """
 
     folders: tuple[Path, ...]
-    pictures: tuple[Path, ...]
-    failures: tuple[Failure, ...]
+    masks: int
+    video: Path | None = None
+    failures: tuple[Failure, ...] = ()
 
 
 def predict(
@@ -73,18 +87,19 @@ def predict(
     device: str = "auto",
     precision: str = "fp32",
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Predictions:
-    """Label pictures px by px.
+    """Label pictures, or the frames of a video, px by px.
 
     Parameters
     ----------
     model
         Bundled name or path of a ``.safetensors`` file.
     source
-        A picture, or a folder that is searched through for pictures.
+        A picture, a folder that is searched through for pictures, or a video.
     out
-        Folder for the results: `masks/NAME.png`, and `overlays`, `label_ids` and `voc` as asked for.
+        Folder for the results: `masks/NAME.png`, and `overlays`, `label_ids` and `voc` as asked for. Of a video, the
+        masks are `masks/NAME/000000.png` and on, and the overlays a video again, `overlays/NAME.mp4`.
     overlay
         Whether pictures tinted by class are written.
     label_ids
@@ -100,36 +115,42 @@ def predict(
     overwrite
         Replace files that are there.
     progress
-        Told about (done, total) pictures.
+        Told about (done, total) pictures or frames; how many frames a video has is what it says of itself.
 
     Raises
     ------
-    DataError, ModelError, ResumeError, OutputError, ScaleError, UsageError
+    DataError, DependencyError, ModelError, ResumeError, OutputError, ScaleError, UsageError
         See `wsi_espnet.errors`. Of several pictures, those that cannot be read are told in the result instead.
     """
     if mpp is not None and not 0 < mpp < float("inf"):
         raise UsageError(f"--mpp must be positive um per px, got {mpp:g}")
     loaded = load_model(model)
     kinds = _kinds(loaded.card.classes, overlay=overlay, label_ids=label_ids, voc=voc)
-    out = Path(out)
-    pictures = find_pictures(Path(source), leave_out=out)
-    if not overwrite:
-        refuse_existing([_place(out, kind, name) for _, name in pictures for kind in kinds])
+    out, source = Path(out), Path(source)
     view = View(size=None if size is None else Size(*size), scales=tuple(scales), flip=flip)
-    predictor = ImagePredictor(loaded, view, device=device, precision=precision)
+    label = partial(ImagePredictor(loaded, view, device=device, precision=precision).labels, mpp=mpp)
     if loaded.card.mpp is not None and mpp is None and size is None:
         log.warning(
             "warning: %s was trained at %g um per px and the pictures are taken as they are; --mpp says their scale",
             loaded.card.name,
             loaded.card.mpp,
         )
+    if is_video(source):
+        return _label_video(source, label, kinds, out, loaded.card.classes, overwrite=overwrite, progress=progress)
+    return _label_pictures(source, label, kinds, out, overwrite=overwrite, progress=progress)
 
-    done: list[Path] = []
+
+def _label_pictures(
+    source: Path, label: Label, kinds: Mapping[str, Encode], out: Path, *, overwrite: bool, progress: Progress | None
+) -> Predictions:
+    pictures = find_pictures(source, leave_out=out)
+    if not overwrite:
+        refuse_existing([_place(out, kind, name) for _, name in pictures for kind in kinds])
     failures: list[Failure] = []
-    for picture, name in pictures:
+    for number, (picture, name) in enumerate(pictures, start=1):
         try:
             rgb = read_rgb(picture)
-            labels = predictor.labels(rgb, mpp=mpp)
+            labels = label(rgb)
         except (DataError, BudgetError) as exc:
             if len(pictures) == 1:
                 raise
@@ -137,10 +158,49 @@ def predict(
         else:
             for kind, encode in kinds.items():
                 write_bytes_atomic(_place(out, kind, name), encode(rgb, labels))
-            done.append(picture)
         if progress is not None:
-            progress(len(done) + len(failures), len(pictures))
-    return Predictions(tuple(out / kind for kind in kinds), tuple(done), tuple(failures))
+            progress(number, len(pictures))
+    folders = tuple(out / kind for kind in kinds)
+    return Predictions(folders, masks=len(pictures) - len(failures), failures=tuple(failures))
+
+
+def _label_video(
+    source: Path,
+    label: Label,
+    kinds: Mapping[str, Encode],
+    out: Path,
+    classes: ClassTable,
+    *,
+    overwrite: bool,
+    progress: Progress | None,
+) -> Predictions:
+    """Frames become files, because every frame of a mask must keep its ids; overlays are to be watched."""
+    video = open_video(source)
+    shown = out / OVERLAYS / f"{source.stem}.mp4" if OVERLAYS in kinds else None
+    folders = {kind: out / kind / source.stem for kind in kinds if kind != OVERLAYS}
+    if overwrite:
+        _remove_frames(folders.values())  # a longer video may have left some
+    else:
+        refuse_existing([*folders.values(), *([shown] if shown else [])])
+    done = 0
+    with nullcontext() if shown is None else write_video(shown, video.rate) as overlays:
+        for frame in video:
+            labels = label(frame.rgb)
+            for kind, folder in folders.items():
+                write_bytes_atomic(folder / f"{done:06d}.png", kinds[kind](frame.rgb, labels))
+            if overlays is not None:
+                overlays.write(tint(frame.rgb, labels, classes), frame.second)
+            done += 1
+            if progress is not None:
+                progress(done, max(done, video.frames))
+    return Predictions(tuple(folders.values()), masks=done, video=shown)
+
+
+def _remove_frames(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        with output_errors(folder):
+            for frame in folder.glob("[0-9]" * 6 + ".png"):
+                frame.unlink()
 
 
 def _kinds(classes: ClassTable, *, overlay: bool, label_ids: str | None, voc: bool) -> dict[str, Encode]:
@@ -148,7 +208,7 @@ def _kinds(classes: ClassTable, *, overlay: bool, label_ids: str | None, voc: bo
     colors = class_palette(classes)
     kinds: dict[str, Encode] = {MASKS: lambda rgb, labels: palette_png(labels, colors)}
     if overlay:
-        kinds[OVERLAYS] = lambda rgb, labels: overlay_png(rgb, labels, classes)
+        kinds[OVERLAYS] = lambda rgb, labels: rgb_png(tint(rgb, labels, classes))
     if label_ids is not None:
         if label_ids != "cityscapes":
             raise UsageError(f"--label-ids must be cityscapes, got {label_ids!r}")

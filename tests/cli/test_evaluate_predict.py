@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from small import Call, blobs, tiny_model
 
 from wsi_espnet.models.catalog import class_table
+from wsi_espnet.outputs.videos import write_video
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +63,16 @@ def test_predict_prints_where_the_masks_are(place: Path, tmp_path: Path, wsi_esp
     assert np.asarray(Image.open(out / "masks/a.png")).shape == (24, 40)
 
 
+def test_predict_takes_a_video(place: Path, tmp_path: Path, wsi_espnet: Call) -> None:
+    with write_video(tmp_path / "a.mp4", Fraction(25)) as writer:
+        for seed in range(3):
+            writer.write(blobs(24, 40, seed=seed), None)
+    out = tmp_path / "out"
+    told = wsi_espnet("predict", place / "m.safetensors", tmp_path / "a.mp4", "-o", out, "--overlay")
+    assert (told.status, told.err) == (0, "")
+    assert told.out.splitlines() == [f"3 PNG in {out / 'masks/a'}", f"overlays: {out / 'overlays/a.mp4'}"]
+
+
 def test_pictures_that_could_not_be_done_are_told_at_the_end(place: Path, tmp_path: Path, wsi_espnet: Call) -> None:
     told = wsi_espnet("predict", place / "m.safetensors", place / "mixed", "-o", tmp_path / "out")
     assert told.status == 1
@@ -89,7 +101,8 @@ PREDICT = {
     "missing picture": (1, "m.safetensors nothing.png", "nothing.png is missing"),
     "not a picture": (1, "m.safetensors text.png", "cannot be read as a picture"),
     "empty folder": (1, "m.safetensors empty", "holds no pictures"),
-    "a video": (2, "m.safetensors drive.mp4", "extract its frames first"),
+    "not a video": (1, "m.safetensors drive.mp4", "cannot be read as a video"),
+    "missing video": (1, "m.safetensors nothing.mp4", "nothing.mp4 is missing"),
     "ids of others": (2, "m.safetensors camvid/val --label-ids kitti", "label-ids", "cityscapes"),
     "ids it has not": (2, "m.safetensors camvid/val --label-ids cityscapes", "Cityscapes has no label"),
     "voc of others": (2, "m.safetensors camvid/val --voc", "VOC's 21 classes"),

@@ -10,7 +10,7 @@ from PIL import Image
 
 from wsi_espnet.data.photographs import find_pictures
 from wsi_espnet.data.pictures import read_rgb
-from wsi_espnet.errors import DataError, UsageError
+from wsi_espnet.errors import DataError
 
 PX = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
 
@@ -62,5 +62,3 @@ def test_folders_that_cannot_be_done_are_told(tmp_path: Path) -> None:
         Image.fromarray(PX).save(tmp_path / "in" / name)
     with pytest.raises(DataError, match="results of one name"):
         find_pictures(tmp_path / "in", leave_out=tmp_path / "out")
-    with pytest.raises(UsageError, match="extract its frames first"):
-        find_pictures(tmp_path / "drive.MP4", leave_out=tmp_path)

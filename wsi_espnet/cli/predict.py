@@ -21,7 +21,7 @@ class LabelIds(StrEnum):
 
 def predict(
     model: Annotated[str, typer.Argument(help="Bundled name or .safetensors file.")],
-    source: Annotated[Path, typer.Argument(metavar="IMAGE|FOLDER", help="A picture, or a folder of pictures.")],
+    source: Annotated[Path, typer.Argument(metavar="IMAGE|FOLDER|VIDEO", help="Picture, folder of them, or video.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for masks and overlays.")] = Path("out"),
     overlay: Annotated[bool, typer.Option("--overlay", help="Write pictures tinted by class too.")] = False,
     label_ids: Annotated[LabelIds | None, typer.Option(help="Write the ids that its server takes too.")] = None,
@@ -35,7 +35,7 @@ def predict(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Label photographs and other pictures: palette masks, overlays, ids for servers."""
+    """Label photographs, other pictures and videos: palette masks, overlays, ids for servers."""
     from wsi_espnet.predict import predict as job
 
     with say.progress_bar("pictures") as update:
@@ -57,10 +57,14 @@ def predict(
         )
     if as_json:
         failed = [{"picture": str(f.picture), "cause": f.cause} for f in found.failures]
-        say.print_json({"folders": list(map(str, found.folders)), "pictures": len(found.pictures), "failed": failed})
+        video = None if found.video is None else str(found.video)
+        folders = list(map(str, found.folders))
+        say.print_json({"folders": folders, "masks": found.masks, "video": video, "failed": failed})
     else:
         for folder in found.folders:
-            say.out.print(f"{len(found.pictures)} PNG in {folder}", markup=False)
+            say.out.print(f"{found.masks} PNG in {folder}", markup=False)
+        if found.video is not None:
+            say.out.print(f"overlays: {found.video}", markup=False)
     if found.failures:
         from wsi_espnet.cli.main import fail
 

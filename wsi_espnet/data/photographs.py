@@ -5,10 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from wsi_espnet.data.files import PICTURES
-from wsi_espnet.errors import DataError, UsageError
-
-VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
-"""Suffixes of videos, in lower case."""
+from wsi_espnet.errors import DataError
 
 
 def find_pictures(source: Path, *, leave_out: Path) -> list[tuple[Path, Path]]:
@@ -23,16 +20,9 @@ def find_pictures(source: Path, *, leave_out: Path) -> list[tuple[Path, Path]]:
 
     Raises
     ------
-    UsageError
-        It is a video.
     DataError
         It is missing, or holds no pictures, or two of one name.
     """
-    if source.suffix.lower() in VIDEOS and not source.is_dir():
-        raise UsageError(
-            f"{source} is a video, and videos are not read: extract its frames first, "
-            f"such as with `ffmpeg -i {source.name} frames/%06d.png`, and give that folder"
-        )
     if source.is_file():
         return [(source, Path(source.stem))]
     if not source.is_dir():

@@ -52,9 +52,14 @@ def id_png(ids: NDArray[np.uint8]) -> bytes:
     return _png(Image.fromarray(ids))
 
 
-def overlay_png(rgb: NDArray[np.uint8], labels: NDArray[np.uint8], classes: ClassTable) -> bytes:
-    """PNG of a picture (h, w, 3) in grey, tinted by class; glass and px of no class are left as they are."""
-    return _png(paint_classes(rgb, labels, np.ones(labels.shape, np.bool_), classes))
+def overlay(rgb: NDArray[np.uint8], labels: NDArray[np.uint8], classes: ClassTable) -> NDArray[np.uint8]:
+    """A picture (h, w, 3) uint8 in grey, tinted by class; glass and px of no class are left as they are."""
+    return np.asarray(paint_classes(rgb, labels, np.ones(labels.shape, np.bool_), classes))
+
+
+def rgb_png(rgb: NDArray[np.uint8]) -> bytes:
+    """PNG of a picture (h, w, 3) uint8."""
+    return _png(Image.fromarray(rgb))
 
 
 def _png(image: Image.Image) -> bytes:
