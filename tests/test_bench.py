@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image
 
-from wsi_espnet.bench import seams
+from wsi_espnet.bench import seams, training
 from wsi_espnet.bench.process import measure
 from wsi_espnet.bench.report import Check, Report
 from wsi_espnet.bench.scores import GLASS, changed_px, confusion
@@ -133,3 +134,23 @@ def test_a_round_of_seams(shared: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert 0 < facts["changed_share_of_tissue"] < 0.2
     assert facts["runs"][0]["peak_bytes"] > 200 << 20
     assert len(report.rows) == 1 + len(seams.ALONE)
+
+
+@pytest.mark.slow
+def test_a_round_of_training(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for split, count in (("train", 4), ("val", 1)):
+        for path in sorted((shared / "data/camvid" / split).iterdir())[:count]:
+            for folder in (split, f"{split}annot"):
+                target = tmp_path / "data/camvid" / folder / f"{path.stem}.png"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with Image.open(next((shared / "data/camvid" / folder).glob(f"{path.stem}.*"))) as image:
+                    image.crop((0, 0, 96, 64)).save(target)
+    small = {"run.batch": 2, "augment.crop_px": [32, 32]}
+    monkeypatch.setattr(training, "RUNS", {"small": ("camvid", small)})
+    monkeypatch.setattr(training, "STEPS", 5)
+    report = training.run(Settings(data=tmp_path, out=tmp_path, quick=True))
+    for facts in report.facts["runs"].values():
+        assert (facts["steps"], facts["batch"]) == (5, 2)
+        assert 0 < facts["network_seconds"] <= facts["seconds"]
+        assert facts["images_per_s"] == pytest.approx(10 / facts["seconds"])
+    assert [row[0] for row in report.rows] == ["small, no loader process", "small, a loader process"]
