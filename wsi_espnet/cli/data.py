@@ -42,7 +42,9 @@ def check(
     sheet: Annotated[Path | None, typer.Option(help="Draw a contact sheet into this PNG file.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Samples on the contact sheet.")] = 12,
     limit: Annotated[int | None, typer.Option(min=1, help="Most samples read per split [all].")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="Option of the data set, as key=value.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Option of the data set.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a contact sheet that is there.")] = False,
 ) -> None:

@@ -21,7 +21,9 @@ def evaluate(
     dataset: Annotated[str, typer.Argument(help="Adapter by name, such as camvid.")],
     data: Annotated[Path, typer.Option(help="Root folder of the data set.")],
     split: Annotated[str, typer.Option(help="Which split.")] = "val",
-    settings: Annotated[list[str] | None, typer.Option("--set", help="Option of the data set, as key=value.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Option of the data set.")
+    ] = None,
     size: Annotated[str | None, typer.Option(help="WxH that pictures are resized to for the network.")] = None,
     scales: Annotated[str, typer.Option(help="Factors on that size, averaged, such as 0.75,1,1.25.")] = "1",
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored picture.")] = False,

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
 
 def train(
-    file: Annotated[Path, typer.Argument(help="Settings as TOML; pipelines/ holds some to start from.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Settings as TOML; pipelines/ holds some to start from.")
+    ],
     data: Annotated[Path | None, typer.Option(help="Folder of the data set [data.root of the file].")] = None,
     changes: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting: key=value, such as run.epochs=20.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, such as run.epochs=20.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run [runs/NAME].")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
