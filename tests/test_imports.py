@@ -20,6 +20,7 @@ PLUGINS = PROJECT / "plugins"
 ROOMS = (
     "errors",
     "atomic",
+    "locks",
     "resume",
     "classes",
     "scores",

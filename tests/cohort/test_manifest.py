@@ -1,0 +1,94 @@
+"""Which slides a batch is about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wsi_espnet.cohort.manifest import read_entries
+from wsi_espnet.errors import UsageError
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_a_folder_is_searched_to_its_depth_and_names_keep_its_folders(tmp_path: Path) -> None:
+    touch(tmp_path / "b.SVS", tmp_path / "case 1" / "a.ndpi", tmp_path / "notes.txt", tmp_path / ".hidden" / "x.svs")
+    touch(tmp_path / "c.mrxs", tmp_path / "c" / "Data0001.dat", tmp_path / "d.ome.zarr" / "zarr.json")
+    found = read_entries([tmp_path])
+    assert [entry.name for entry in found] == ["b", "c", "case 1/a", "d"]
+    assert all(entry.slide.is_absolute() and entry.slide.exists() for entry in found)
+
+
+def test_dicom_files_of_a_folder_are_left_out_aloud(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path / "a.svs", tmp_path / "s" / "1.dcm", tmp_path / "s" / "2.dcm")
+    assert [entry.name for entry in read_entries([tmp_path])] == ["a"]
+    assert "2 DICOM files" in caplog.text
+
+
+def test_a_pattern_and_a_file_are_taken_in_their_order(tmp_path: Path) -> None:
+    touch(tmp_path / "x" / "b.svs", tmp_path / "x" / "a.svs", tmp_path / "z.tiff")
+    found = read_entries([str(tmp_path / "z.tiff"), str(tmp_path / "**" / "*.svs")])
+    assert [entry.name for entry in found] == ["z", "a", "b"]
+
+
+def test_a_table_says_scale_model_tissue_and_name_beside_itself(tmp_path: Path) -> None:
+    table = tmp_path / "slides.tsv"
+    table.write_text(
+        "path\tmpp\tmodel\ttissue\tname\n"
+        "a.svs\t0.25\tm.safetensors\tmask.png\tcase/a\n"
+        "/data/b.svs\t\tglas-colon\tnone\t\n",
+        encoding="utf-8-sig",
+    )
+    a, b = read_entries([table])
+    assert (a.slide, a.name, a.mpp) == (tmp_path / "a.svs", "case/a", 0.25)
+    assert (a.model, a.tissue) == (str(tmp_path / "m.safetensors"), str(tmp_path / "mask.png"))
+    assert (b.slide, b.name, b.mpp, b.model, b.tissue) == (Path("/data/b.svs"), "b", None, "glas-colon", "none")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("slide,mpp\na.svs,1\n", "unknown columns slide"),
+        ("name\na\n", "has no column path"),
+        ("path,mmp\na.svs,1\n", "unknown columns mmp"),
+        ("path,mpp\na.svs,half\n", "line 2 .* got 'half'"),
+        ("path,mpp\na.svs,-1\n", "got '-1'"),
+        ("path,mpp\na.svs,nan\n", "got 'nan'"),
+        ("path,mpp\na.svs,inf\n", "got 'inf'"),
+        ("path,mpp\na.svs\n", "line 2 .* another number of columns"),
+        ("path\na.svs\n\"\"\n", "line 3 .* names no slide"),
+        ("path\n", "holds no slide"),
+        ("path,name\na.svs,../x\n", "cannot name"),
+        ("path,name\na.svs,/x\n", "cannot name"),
+        ("path,name\na.svs,x//y\n", "cannot name"),
+        ("path,name\na.svs,x\nb.svs,x\n", "would both have the result x"),
+        ("path,name\na.svs,x\nb.svs,x/y\n", "would lie in the result x"),
+    ],
+)
+def test_a_wrong_table_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    table = tmp_path / "slides.csv"
+    table.write_text(text)
+    with pytest.raises(UsageError, match=said):
+        read_entries([table])
+
+
+def test_nothing_found_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no slide is in"):
+        read_entries([tmp_path])
+    with pytest.raises(UsageError, match="nothing matches"):
+        read_entries([str(tmp_path / "*.svs")])
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_entries([tmp_path / "absent.csv"])
+    with pytest.raises(UsageError, match="at least one slide"):
+        read_entries([])
+
+
+def test_two_files_of_one_name_need_a_table(tmp_path: Path) -> None:
+    touch(tmp_path / "a.svs", tmp_path / "a.tiff")
+    with pytest.raises(UsageError, match=r"a\.svs and .*a\.tiff would both have the result a"):
+        read_entries([tmp_path])

@@ -1,0 +1,62 @@
+"""Locks: one holder, none after a crash."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wsi_espnet.errors import OutputError, ResumeError
+from wsi_espnet.locks import hold, is_held
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from wsi_espnet.locks import hold
+with hold(Path(sys.argv[1]), "no"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_second_holder_is_refused_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    lock = tmp_path / "x.lock"
+    with hold(lock, "first"):
+        assert is_held(lock)
+        with pytest.raises(ResumeError, match="second is refused"), hold(lock, "second is refused"):
+            pass
+        assert is_held(lock)
+    assert not lock.exists()
+    assert not is_held(lock)
+
+
+def test_a_killed_holder_locks_nobody_out(tmp_path: Path) -> None:
+    lock = tmp_path / "x.lock"
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(lock)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        assert is_held(lock)
+        holder.kill()
+    assert lock.exists()
+    assert not is_held(lock)
+    with hold(lock, "refused"):
+        pass
+    assert not lock.exists()
+
+
+def test_sharers_keep_out_only_those_who_want_it_alone(tmp_path: Path) -> None:
+    lock = tmp_path / "x.lock"
+    with hold(lock, "one", shared=True):
+        with hold(lock, "two", shared=True):
+            pass
+        assert lock.exists()
+        with pytest.raises(ResumeError), hold(lock, "alone"):
+            pass
+    assert not lock.exists()
+
+
+def test_an_absent_folder_is_said(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="No such file"), hold(tmp_path / "absent" / "x.lock", "no"):
+        pass
