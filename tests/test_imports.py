@@ -34,20 +34,35 @@ ROOMS = (
     "outputs",
     "data",
     "training",
+    "cohort",
     "jobs",
     "bench",
     "cli",
 )
 """A room imports itself and rooms before it. A room is a package or a module at the top of wsi_espnet."""
 
-JOBS = frozenset({"segment", "segment_setup", "predict", "batch", "train", "evaluate", "export"})
+JOBS = frozenset(
+    {
+        "segment",
+        "segment_setup",
+        "predict",
+        "batch",
+        "batch_work",
+        "batch_flow",
+        "batch_notes",
+        "batch_plan",
+        "train",
+        "evaluate",
+        "export",
+    }
+)
 """Modules at the top of wsi_espnet that make up the room `jobs`."""
 
 # The benchmark holds other ways to segment a slide, written without this package's own: it may import what they need.
 ONLY_IN = {
     ("openslide",): ("slides", "bench"),
     ("torch", "safetensors.torch"): ("models", "inference", "training", "data", "train", "export", "bench"),
-    ("dask", "distributed", "dask_jobqueue"): ("inference.schedule", "batch"),
+    ("dask", "distributed", "dask_jobqueue"): ("inference.schedule", "cohort.clusters", "batch", "batch_flow"),
     ("typer", "rich", "click"): ("cli",),
     ("monai",): ("bench",),
     ("av",): ("data.videos", "outputs.videos"),
@@ -180,8 +195,8 @@ def test_the_guard_sees_the_imports_that_are_there() -> None:
 
 
 COMMANDS = [
-    *["", "segment", "predict", "evaluate", "train", "info", "tile", "sample"],
-    *["models", "models import", "data", "data check"],
+    *["", "segment", "batch", "predict", "evaluate", "train", "info", "tile", "sample"],
+    *["models", "models import", "data", "data check", "batch status"],
 ]
 
 

@@ -414,3 +414,16 @@ def test_a_slide_with_a_damaged_tile_is_segmented_around_it(run: Run, tmp_path: 
     slide.write_bytes(whole)
     assert run(tmp_path / "out", slide=slide, tissue="none").failures == ()
     assert differing_files(tmp_path / "out", tmp_path / "quiet") == []
+
+
+def test_two_runs_on_one_result_refuse_each_other(run: Run, tmp_path: Path) -> None:
+    refused: list[str] = []
+
+    def again(_: Progress) -> None:
+        with pytest.raises(ResumeError, match="another process is writing to") as told:
+            run(tmp_path / "out")
+        refused.append(str(told.value))
+
+    run(tmp_path / "out", progress=again)
+    assert refused
+    assert not list((tmp_path / "out").glob("*.lock"))

@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from inspect import Signature
 
+    from wsi_espnet.batch import batch
     from wsi_espnet.evaluate import evaluate
     from wsi_espnet.predict import predict
     from wsi_espnet.segment import segment
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "evaluate", "predict", "segment"]
+__all__ = ["__version__", "batch", "evaluate", "predict", "segment"]
 
-_JOBS = frozenset({"evaluate", "predict", "segment"})
+_JOBS = frozenset({"batch", "evaluate", "predict", "segment"})
 """Modules that are called like the function of their name."""
 
 

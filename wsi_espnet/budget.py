@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import sys
 from dataclasses import dataclass
 
@@ -27,6 +28,18 @@ same time. With 1 MiB it would be 1.29 GiB and take a quarter longer.
 """
 
 _M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+
+_UNITS = {
+    "": 1,
+    "k": 10**3,
+    "m": 10**6,
+    "g": 10**9,
+    "t": 10**12,
+    "ki": 2**10,
+    "mi": 2**20,
+    "gi": 2**30,
+    "ti": 2**40,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +120,25 @@ def plan_memory(demand: Demand, *, workers: int | None, budget_bytes: int | None
         )
     # One thread more than windows in the network: it reads the next window meanwhile.
     return MemoryPlan(workers=fitting, threads=fitting + 1, needed_bytes=needed, budget_bytes=budget)
+
+
+def size_bytes(text: str) -> int:
+    """Bytes of a size such as ``3GiB``, ``3000MB`` or ``3g``.
+
+    Raises
+    ------
+    UsageError
+        It is not a size.
+
+    Examples
+    --------
+    >>> size_bytes("1.5 GiB"), size_bytes("200MB")
+    (1610612736, 200000000)
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", text.lower())
+    if found is None or found[2] not in _UNITS:
+        raise UsageError(f"a size looks like 3GiB or 3000MB, got {text!r}")
+    return int(float(found[1]) * _UNITS[found[2]])
 
 
 def return_freed_blocks() -> None:

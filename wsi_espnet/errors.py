@@ -9,6 +9,7 @@
     +-- SlideError            a slide cannot be opened
     |   +-- SlideReadError    one region of an open slide cannot be read
     +-- TissueError           no tissue, or a tissue file that does not fit
+    |   +-- NoTissueError     all of a slide looks like glass
     +-- DataError             a data set with ground truth is wrong or damaged
     +-- ModelError            a model file is damaged or of another kind
     +-- OutputError           a result cannot be written
@@ -61,6 +62,10 @@ class SlideReadError(SlideError):
 
 class TissueError(WsiEspnetError, ValueError):
     """No tissue was found, or a given tissue file does not fit the slide."""
+
+
+class NoTissueError(TissueError):
+    """All of a slide looks like glass: nothing to segment, and nothing wrong with it either."""
 
 
 class DataError(WsiEspnetError, ValueError):

@@ -178,15 +178,16 @@ def segment(
             memory_bytes=memory_bytes,
             probabilities=probabilities,
         )
-        result = _result_folder(source, Path(out), setup)
-        with schedule.connect(scheduler) as client:  # before anything that is there is touched
+        result = result_folder(source, Path(out), setup)
+        # Connected before anything that is there is touched.
+        with schedule.connect(scheduler) as client, result.alone():
             todo = result.open(setup.windows, overwrite=overwrite, resume=resume)
             _say(source, setup, todo)
-            job = _job(source, setup, result.store, slide_mpp=slide_mpp)
+            job = make_job(source, setup, result.store, slide_mpp=slide_mpp)
             failures = _compute(job, setup, result.store, todo, client, progress) if todo else ()
-        result.complete(failures)
-        reports = result.report(failures)
-        result.close(failures)
+            result.complete(failures)
+            reports = result.report(failures)
+            result.close(failures)
     return SegmentResult(
         path=result.store.path,
         overview=reports.overview,
@@ -204,7 +205,8 @@ def segment(
     )
 
 
-def _result_folder(source: PixelSource, out: Path, setup: Setup) -> ResultFolder:
+def result_folder(source: PixelSource, out: Path, setup: Setup) -> ResultFolder:
+    """The result of a run in the folder `out`; nothing is touched yet."""
     store = ResultStore(
         path=out / f"{slide_name(source.path)}.ome.zarr",
         shape=setup.plan.shape,
@@ -224,7 +226,8 @@ def _result_folder(source: PixelSource, out: Path, setup: Setup) -> ResultFolder
     )
 
 
-def _job(source: PixelSource, setup: Setup, store: ResultStore, *, slide_mpp: float | None) -> Job:
+def make_job(source: PixelSource, setup: Setup, store: ResultStore, *, slide_mpp: float | None) -> Job:
+    """What the tasks of a run are told, under a name that no other run has."""
     return Job(
         token=uuid.uuid4().hex,
         open_source=partial(open_source, source.path.resolve(), mpp=slide_mpp),
@@ -266,16 +269,22 @@ def _compute(
     return tuple(FailedCore(f.index, f.core, f.cause) for f in failures)
 
 
+def scale_warning(setup: Setup) -> str | None:
+    """A sentence for a run far from the scale of its model; None for one near it."""
+    trained, mpp = setup.card.mpp, setup.plan.mpp[1]
+    if trained is None or 1 / SCALE_TOLERANCE <= mpp / trained <= SCALE_TOLERANCE:
+        return None
+    return (
+        f"{setup.card.name} was trained at {trained:.4g} um per px and runs at {mpp:.4g} here; "
+        "what it says may mean little"
+    )
+
+
 def _say(source: PixelSource, setup: Setup, todo: Sequence[Index]) -> None:
     plan, execution = setup.plan, setup.execution
-    trained = setup.card.mpp
-    if trained is not None and not 1 / SCALE_TOLERANCE <= plan.mpp[1] / trained <= SCALE_TOLERANCE:
-        log.warning(
-            "warning: %s was trained at %.4g um per px and runs at %.4g here; what it says may mean little",
-            setup.card.name,
-            trained,
-            plan.mpp[1],
-        )
+    warning = scale_warning(setup)
+    if warning is not None:
+        log.warning("warning: %s", warning)
     log.info(
         "%s: level %d at %.4g um per px, %d x %d px; %d of %d windows touch tissue, %d to do",
         source.path.name,

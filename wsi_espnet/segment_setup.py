@@ -110,8 +110,11 @@ def decide(
     workers: int | None,
     memory_bytes: int | None,
     probabilities: bool,
+    execution: Execution | None = None,
 ) -> Setup:
     """Decide how to segment a source; the parameters are those of `wsi_espnet.segment.segment`.
+
+    `execution` takes the place of what would be chosen for this machine: another one is going to run the network.
 
     Raises
     ------
@@ -124,13 +127,14 @@ def decide(
     grid = _grid(plan, card, window=window, halo=halo, stitch=stitch)
     mask = _tissue(tissue, source, plan)
     windows = {w.index: w for w in grid.windows(mask.box)}
-    execution = choose_execution(
-        device=device,
-        precision=precision,
-        compiled=compiled,
-        batch=batch,
-        work_px=sum(w.work_px for w in windows.values()),
-    )
+    if execution is None:
+        execution = choose_execution(
+            device=device,
+            precision=precision,
+            compiled=compiled,
+            batch=batch,
+            work_px=sum(w.work_px for w in windows.values()),
+        )
     demand = _demand(windows, grid, mask, card, execution, probabilities=probabilities)
     return Setup(
         model=path,

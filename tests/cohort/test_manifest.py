@@ -61,7 +61,7 @@ def test_a_table_says_scale_model_tissue_and_name_beside_itself(tmp_path: Path) 
         ("path,mpp\na.svs,nan\n", "got 'nan'"),
         ("path,mpp\na.svs,inf\n", "got 'inf'"),
         ("path,mpp\na.svs\n", "line 2 .* another number of columns"),
-        ("path\na.svs\n\"\"\n", "line 3 .* names no slide"),
+        ('path\na.svs\n""\n', "line 3 .* names no slide"),
         ("path\n", "holds no slide"),
         ("path,name\na.svs,../x\n", "cannot name"),
         ("path,name\na.svs,/x\n", "cannot name"),

@@ -40,7 +40,8 @@ class Compile(StrEnum):
     OFF = "off"
 
 
-_COMPILED = {Compile.AUTO: None, Compile.ON: True, Compile.OFF: False}
+COMPILED = {Compile.AUTO: None, Compile.ON: True, Compile.OFF: False}
+"""What the job is told."""
 
 
 def segment(
@@ -96,7 +97,7 @@ def segment(
             stitch=stitch.value,
             device=device,
             precision=precision.value,
-            compiled=_COMPILED[compiled],
+            compiled=COMPILED[compiled],
             batch=batch,
             workers=workers,
             memory_bytes=None if memory is None else size_bytes(memory),

@@ -7,38 +7,8 @@ import tomllib
 from collections.abc import Iterable
 from typing import Any
 
+from wsi_espnet.budget import size_bytes as size_bytes
 from wsi_espnet.errors import UsageError
-
-_UNITS = {
-    "": 1,
-    "k": 10**3,
-    "m": 10**6,
-    "g": 10**9,
-    "t": 10**12,
-    "ki": 2**10,
-    "mi": 2**20,
-    "gi": 2**30,
-    "ti": 2**40,
-}
-
-
-def size_bytes(text: str) -> int:
-    """Bytes of a size such as ``3GiB``, ``3000MB`` or ``3g``.
-
-    Raises
-    ------
-    UsageError
-        It is not a size.
-
-    Examples
-    --------
-    >>> size_bytes("1.5 GiB"), size_bytes("200MB")
-    (1610612736, 200000000)
-    """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", text.lower())
-    if found is None or found[2] not in _UNITS:
-        raise UsageError(f"a size looks like 3GiB or 3000MB, got {text!r}")
-    return int(float(found[1]) * _UNITS[found[2]])
 
 
 def options_of(settings: Iterable[str]) -> dict[str, Any]:
@@ -65,6 +35,25 @@ def options_of(settings: Iterable[str]) -> dict[str, Any]:
         except tomllib.TOMLDecodeError:
             options[key] = value
     return options
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    """Number and count of a shard.
+
+    Raises
+    ------
+    UsageError
+        It is not written i/n.
+
+    Examples
+    --------
+    >>> shard_of("3/8")
+    (3, 8)
+    """
+    found = re.fullmatch(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*", text)
+    if found is None:
+        raise UsageError(f"--shard is written i/n, such as 3/8, got {text!r}")
+    return int(found[1]), int(found[2])
 
 
 def size_hw(text: str) -> tuple[int, int]:

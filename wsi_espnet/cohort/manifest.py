@@ -11,9 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from wsi_espnet.errors import UsageError
 
-SUFFIXES = frozenset(
-    {".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".czi"}
-)
+SUFFIXES = frozenset({".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".czi"})
 """What files are taken from a folder: the formats of OpenSlide that keep a slide in one file or point to its files.
 
 A DICOM slide is many .dcm files, of which any one opens it: it is named in a table.
@@ -93,9 +91,7 @@ def _of_folder(folder: Path) -> list[Entry]:
         below = path.relative_to(folder)
         found.append(Entry(path.absolute(), (PurePosixPath(*below.parent.parts) / _stem(below)).as_posix()))
     if dicom:
-        log.warning(
-            "warning: %d DICOM files in %s are left out; name one file of each slide in a table", dicom, folder
-        )
+        log.warning("warning: %d DICOM files in %s are left out; name one file of each slide in a table", dicom, folder)
     if not found:
         raise UsageError(f"no slide is in {folder}; wanted are files that end in {', '.join(sorted(SUFFIXES))}")
     return found
@@ -117,7 +113,9 @@ def _slides_below(folder: Path) -> Iterator[Path]:
 def _of_pattern(pattern: str) -> list[Entry]:
     paths = sorted(Path(found) for found in glob.glob(pattern, recursive=True))
     if not paths:
-        raise UsageError(f"nothing matches {pattern}; quote it, so that the shell leaves it alone, and check the folder")
+        raise UsageError(
+            f"nothing matches {pattern}; quote it, so that the shell leaves it alone, and check the folder"
+        )
     return [Entry(path.absolute(), _stem(path)) for path in paths]
 
 

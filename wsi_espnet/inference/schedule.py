@@ -3,8 +3,10 @@
     ("windows", r, c) --> ("window", r, c) --+--> ("own", r, c) -----------------+
                                              +--> ("strip", r, c, neighbour) --> ("core", r, c) --> ("level", 1, ...)
 
-A window is read and computed once. Each core has one owner that gathers what its neighbours say about it, and
-writes it; nothing is locked and nothing depends on the order. Tasks carry paths and regions, never px of the slide.
+Where the network runs on a device of its own, ("read", r, c) comes before ("windows", r, c), so that any worker may
+read and only those with a device compute. A window is read and computed once. Each core has one owner that gathers
+what its neighbours say about it, and writes it; nothing is locked and nothing depends on the order. Tasks carry paths
+and regions, never px of the slide (but from readers to a device).
 The same graph runs on the threads of this process or on a `distributed` cluster.
 """
 
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import dask.threaded
 from dask.callbacks import Callback
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
 from wsi_espnet.errors import UsageError
 from wsi_espnet.grid import Window
@@ -25,6 +28,7 @@ from wsi_espnet.inference.tasks import RETRIES, Failure, Index, Job
 
 if TYPE_CHECKING:
     from distributed import Client as Client  # named again: the jobs name it through here
+    from distributed import Future as Future
 
 CONNECT_S = 10
 """How long a scheduler may take to answer, and its first worker to be there."""
@@ -35,11 +39,12 @@ OnCore = Callable[[Index, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A Dask graph, the keys of its cores, and the keys at the top of its pyramid."""
+    """A Dask graph, the keys of its cores, those at the top of its pyramid, and those of the network alone."""
 
     tasks: dict[Any, Any]
     cores: list[Any]
     top: list[Any]
+    network: list[Any]
 
 
 def build_graph(
@@ -49,6 +54,7 @@ def build_graph(
     *,
     batch: int,
     level_shapes: Sequence[tuple[int, int]],
+    read_apart: bool = False,
 ) -> Graph:
     """The graph that finishes the cores in `todo` and the pyramid above them.
 
@@ -64,6 +70,8 @@ def build_graph(
         Windows per call of the network.
     level_shapes
         (rows, columns) of shards on every level of the pyramid.
+    read_apart
+        Whether reading has tasks of its own, so that another worker than the network's may do it.
 
     Returns
     -------
@@ -78,11 +86,18 @@ def build_graph(
     graph: dict[Any, Any] = {name: job}
     meets = {index: _neighbours(index, windows) if job.blend_px else {} for index in windows}
     needed = {n for index in todo for n in (index, *meets[index])}
+    network = []
     for group in _groups(windows, batch):
         if needed.isdisjoint(group):
             continue
         together = key("windows", *group[0])
-        graph[together] = (tasks.compute, name, tuple(windows[i] for i in group), tuple(meets[i] for i in group))
+        members, near = tuple(windows[i] for i in group), tuple(meets[i] for i in group)
+        if read_apart:
+            network.append(together)
+            graph[key("read", *group[0])] = (tasks.read, name, members)
+            graph[together] = (tasks.predict, name, members, near, key("read", *group[0]))
+        else:
+            graph[together] = (tasks.compute, name, members, near)
         for place, index in enumerate(group):
             graph[key("window", *index)] = (tasks.item, together, place)
     for index in todo:
@@ -100,7 +115,7 @@ def build_graph(
         )
     cores = [key("core", *index) for index in todo]
     top = _add_levels(graph, dict(zip(todo, cores, strict=True)), level_shapes, name, key)
-    return Graph(graph, cores, top)
+    return Graph(graph, cores, top, network)
 
 
 def run_threads(job: Job, graph: Graph, *, threads: int, on_core: OnCore) -> list[Failure]:
@@ -174,6 +189,58 @@ def run_cluster(graph: Graph, client: Client, *, on_core: OnCore) -> list[Failur
             on_core(indices[future.key], done)
     client.gather(futures[len(graph.cores) :])
     return _failures(client.gather(cores))
+
+
+def submit(
+    graph: Graph,
+    client: Client,
+    *,
+    then: Callable[..., Any],
+    arguments: Sequence[Any],
+    priority: int,
+    network_resources: Mapping[str, float],
+) -> tuple[list[Future[Any]], Future[Any]]:
+    """Start a graph on a cluster, and one call after its last task.
+
+    Parameters
+    ----------
+    graph
+        From `build_graph`.
+    client
+        Of the cluster.
+    then, arguments
+        Called as ``then(*arguments, results of the cores, results of the top)`` once all of these are there.
+    priority
+        Larger numbers are computed first.
+    network_resources
+        Dask resources that each call of the network takes; other tasks take none.
+
+    Returns
+    -------
+    tuple
+        Futures of the cores, in the order of the graph, and of the last call.
+    """
+    last = graph.cores[0][0].replace("core-", "conclude-", 1)
+    # Layers, since resources belong to some tasks only; none of them may need each other in a circle.
+    names = {"network": set(graph.network) or {key for key in graph.tasks if _is(key, "windows-")}}
+    names["before"] = {key for key in graph.tasks if _is(key, "read-") or not isinstance(key, tuple)}
+    names["after"] = graph.tasks.keys() - names["network"] - names["before"]
+    tasks_of = {layer: {key: graph.tasks[key] for key in keys} for layer, keys in names.items()}
+    tasks_of["after"][last] = (then, *arguments, graph.cores, graph.top)
+    layers = {
+        layer: MaterializedLayer(
+            tasks_of[layer],
+            annotations={"resources": dict(network_resources)} if layer == "network" and network_resources else None,
+        )
+        for layer in ("before", "network", "after")
+    }
+    whole = HighLevelGraph(layers, {"before": set(), "network": {"before"}, "after": {"before", "network"}})
+    *cores, concluded = client.get(whole, [*graph.cores, last], sync=False, retries=RETRIES, priority=priority)
+    return cores, concluded
+
+
+def _is(key: Any, kind: str) -> bool:
+    return isinstance(key, tuple) and str(key[0]).startswith(kind)
 
 
 def _failures(results: Sequence[Failure | None]) -> list[Failure]:

@@ -24,6 +24,9 @@ Index = tuple[int, int]
 RETRIES = 2
 """Further attempts at a window that cannot be read, each with the slide opened anew, before it is given up."""
 
+KEPT = 2
+"""Jobs without a task of their own that a process keeps open: windows of several slides take turns on a cluster."""
+
 
 class Sink(Protocol):
     """Where finished cores go; picklable, and safe to call from several threads for different cores."""
@@ -143,11 +146,12 @@ def release(job: Job) -> None:
 def _resources(job: Job) -> Iterator[_Resources]:
     """What is open for a job, kept open while the block runs."""
     with _open_lock:
-        resources = _open.setdefault(job.token, _Resources(job))
+        resources = _open.pop(job.token, None) or _Resources(job)
+        _open[job.token] = resources  # at the end: the order of this mapping is that of the last use
         resources.users += 1
-        idle = [token for token, r in _open.items() if r.users == 0 and token != job.token]
-        # A worker of a long-lived cluster serves one job after another: what came before is let go.
-        forgotten = [_open.pop(token) for token in idle]
+        idle = [token for token, r in _open.items() if r.users == 0]
+        # A worker of a long-lived cluster serves one job after another: what came long before is let go.
+        forgotten = [_open.pop(token) for token in idle[:-KEPT]]
     for old in forgotten:
         old.close()
     try:
@@ -161,8 +165,23 @@ def compute(
     job: Job, windows: tuple[Window, ...], meets: tuple[dict[Index, Window], ...]
 ) -> list[tuple[Own, dict[Index, Piece]] | Failure]:
     """Read and segment windows of one size; a window that cannot be read becomes a Failure."""
+    return predict(job, windows, meets, read(job, windows))
+
+
+def read(job: Job, windows: tuple[Window, ...]) -> list[NDArray[np.uint8] | Failure]:
+    """Px of windows, (h, w, 3) uint8 each; a window that cannot be read becomes a Failure."""
     with _resources(job) as resources:
-        read = [_read(job, resources, window) for window in windows]
+        return [_read(job, resources, window) for window in windows]
+
+
+def predict(
+    job: Job,
+    windows: tuple[Window, ...],
+    meets: tuple[dict[Index, Window], ...],
+    read: list[NDArray[np.uint8] | Failure],
+) -> list[tuple[Own, dict[Index, Piece]] | Failure]:
+    """Segment windows of one size that have been read; a Failure stays one."""
+    with _resources(job) as resources:
         if all(isinstance(px, Failure) for px in read):
             return [px for px in read if isinstance(px, Failure)]
         # Failed windows keep their place: a batch of another size might round differently.

@@ -7,7 +7,8 @@ OUT/overview.png        slide and classes side by side
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import contextlib
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from wsi_espnet.atomic import output_errors, remove_partials_of, write_bytes_ato
 from wsi_espnet.classes import ClassTable
 from wsi_espnet.errors import ResumeError
 from wsi_espnet.geometry import ReadPlan, Region
+from wsi_espnet.locks import hold
 from wsi_espnet.outputs.areas import Areas, measure_areas, write_areas
 from wsi_espnet.outputs.ome_zarr import ResultStore, write_image
 from wsi_espnet.outputs.summary import overview_png
@@ -86,6 +88,21 @@ class ResultFolder:
     def folder(self) -> Path:
         """Where mask and reports lie."""
         return self.store.path.parent
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes out of the result while the block runs.
+
+        Raises
+        ------
+        ResumeError
+            Another process is writing it.
+        OutputError
+            The folder cannot be written.
+        """
+        ensure_apart(self.source.path, self.store.path)
+        with keep_alone(self.folder, self.source.path):
+            yield
 
     def open(self, cores: Collection[Index], *, overwrite: bool, resume: bool) -> list[Index]:
         """Make the result, or look what is in it; those of `cores` that are still to be done, in their order.
@@ -204,6 +221,24 @@ class ResultFolder:
             areas,
             title=f"{self.source.path.name}: {self.model}",
         )
+
+
+@contextlib.contextmanager
+def keep_alone(folder: Path, slide: Path) -> Iterator[None]:
+    """Keep other processes out of a slide's result folder while the block runs; the folder is made.
+
+    Raises
+    ------
+    ResumeError
+        Another process is writing there.
+    OutputError
+        The folder cannot be written.
+    """
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    refusal = f"another process is writing to {folder}; wait until it has ended, or choose another folder"
+    with hold(folder / f"{slide_name(slide)}.lock", refusal):
+        yield
 
 
 def slide_name(path: Path) -> str:

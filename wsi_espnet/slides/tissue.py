@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_espnet.errors import SlideReadError, TissueError
+from wsi_espnet.errors import NoTissueError, SlideReadError
 from wsi_espnet.geometry import ReadPlan, Region, plan_read
 from wsi_espnet.slides.source import PixelSource
 from wsi_espnet.slides.stain import find_tissue_cells
@@ -42,7 +42,7 @@ def find_tissue(source: PixelSource, plan: ReadPlan) -> TissueMask:
 
     Raises
     ------
-    TissueError
+    NoTissueError
         There is no tissue.
     SlideReadError
         No part of the slide can be read.
@@ -51,7 +51,7 @@ def find_tissue(source: PixelSource, plan: ReadPlan) -> TissueMask:
     rgb, unread = _read_all(source, coarse)
     found = find_tissue_cells(rgb, coarse.mpp, unread)
     if not found.any():
-        raise TissueError(
+        raise NoTissueError(
             f"no tissue was found on {source.path}: all of it looks like glass, pen or a black border; "
             "segment all of it with --tissue none, or give a mask or an outline with --tissue FILE"
         )

@@ -1,0 +1,239 @@
+"""A batch on worker processes: what it makes of good and bad slides, and what a second run does."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from small import Told, blobs, differing_files, run_process, small_slide, tiny_model
+
+from wsi_espnet.batch import BatchResult, batch
+from wsi_espnet.cohort.settings import BatchConfig, ClusterOptions, SegmentOptions
+from wsi_espnet.errors import ResumeError, UsageError
+from wsi_espnet.locks import hold
+from wsi_espnet.segment import segment
+
+pytestmark = pytest.mark.slow
+
+Batch = Callable[..., BatchResult]
+
+SLIDES = 40
+TORN, CUT, EMPTY, SCALELESS = 3, 11, 22, 30
+"""Numbers of the slides that are wrong: no slide at all, cut off, 0 bytes, without mpp."""
+
+
+def slide_of(folder: Path, number: int) -> Path:
+    return folder / f"s{number:02}.svs"
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 slides of some windows, four of them wrong, and a network."""
+    made = tmp_path_factory.mktemp("inputs")
+    tiny_model(made / "tiny.safetensors", core_px=128)
+    px = blobs(260, 340)
+    whole = small_slide(made / "whole.svs", px)
+    (made / "slides").mkdir()
+    for number in range(SLIDES):
+        path = slide_of(made / "slides", number)
+        if number == SCALELESS:
+            small_slide(path, px, mpp=None)
+        elif number == TORN:
+            path.write_bytes(b"this is no slide")
+        elif number == CUT:
+            path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 3])
+        elif number == EMPTY:
+            path.touch()
+        else:
+            shutil.copy(whole, path)
+    return made
+
+
+def config_of(inputs: Path, **cluster: object) -> BatchConfig:
+    return BatchConfig(
+        segment=SegmentOptions(model=str(inputs / "tiny.safetensors"), compiled=False),
+        cluster=ClusterOptions.model_validate({"workers": 2, **cluster}),
+    )
+
+
+@pytest.fixture(scope="module")
+def single(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `segment` makes of a whole slide."""
+    out = tmp_path_factory.mktemp("single") / "out"
+    shutil.copy(inputs / "whole.svs", inputs / "s00.svs")
+    segment(inputs / "s00.svs", out, model=inputs / "tiny.safetensors", compiled=False)
+    return out
+
+
+def test_forty_slides_four_of_them_wrong_then_mended(inputs: Path, single: Path, tmp_path: Path) -> None:
+    slides, out = tmp_path / "slides", tmp_path / "out"
+    shutil.copytree(inputs / "slides", slides)
+    words = [slides, "-o", out, "--model", inputs / "tiny.safetensors", "--compile", "off", "--workers", 2]
+    told = run_process("batch", *words)
+    assert told.status == 1, told.err
+    assert told.out.startswith("36 done, 4 failed\n")
+    assert "4 of 40 slides failed" in told.err.splitlines()[-1]
+    assert "dashboard: http://127.0.0.1:" in told.err
+    with (out / "failures.csv").open() as file:
+        failures = {row["name"]: row["cause"] for row in csv.DictReader(file)}
+    said = {TORN: "does not know this format", CUT: "cut off", EMPTY: "empty (0 bytes)", SCALELESS: "--slide-mpp"}
+    assert {f"s{number:02}" for number in said} == failures.keys()
+    for number, words_said in said.items():
+        assert words_said in failures[f"s{number:02}"]
+        assert words_said in told.out
+    assert differing_files(out / "slides" / "s00", single) == []
+    with (out / "summary.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == [f"s{number:02}" for number in range(SLIDES)]
+    assert len({row["gland mm2"] for row in rows if row["state"] == "done"}) == 1
+    assert (out / "index.html").read_text().count("<article") == SLIDES
+    assert "failed after" in (out / "logs" / f"s{CUT:02}.log").read_text()
+    assert not list(out.rglob("*.lock"))
+
+    table = tmp_path / "mended.csv"
+    for number in (TORN, CUT, EMPTY):
+        shutil.copy(inputs / "whole.svs", slide_of(slides, number))
+    lines = [f"slides/s{n:02}.svs,{'0.5' if n == SCALELESS else ''}" for n in range(SLIDES)]
+    table.write_text("\n".join(["path,mpp", *lines]) + "\n")
+    told = run_process("batch", table, *words[1:], "--json")
+    assert told.status == 0, told.err
+    assert '"tried": [\n    "s03",\n    "s11",\n    "s22",\n    "s30"\n  ]' in told.out
+    assert '"done": 40' in told.out
+    assert (out / "failures.csv").read_text() == "name,slide,attempts,cause\n"
+    assert differing_files(out / "slides" / "s11" / "s11.ome.zarr" / "labels", single / "s00.ome.zarr" / "labels") == []
+
+
+@pytest.fixture
+def few(inputs: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "few"
+    folder.mkdir()
+    for number in range(3):
+        shutil.copy(inputs / "whole.svs", slide_of(folder, number))
+    return folder
+
+
+def test_limit_and_shards_divide_the_slides_and_share_the_pages(inputs: Path, few: Path, tmp_path: Path) -> None:
+    out, config = tmp_path / "out", config_of(inputs, workers=1)
+    first = batch([few], out, config=config, shard=(1, 2), limit=1)
+    assert first.tried == ("s00",)
+    assert [row.state for row in first.rows] == ["done", "waiting"]
+    assert batch([few], out, config=config, shard=(2, 2)).tried == ("s01",)
+    assert batch([few], out, config=config, shard=(1, 2)).tried == ("s02",)
+    names = [line.split(",")[0] for line in (out / "summary.csv").read_text().splitlines()]
+    assert sorted(names) == ["name", "s00", "s01", "s02"]
+    with pytest.raises(ResumeError, match="begun in 2 shards"):
+        batch([few], out, config=config)
+    with pytest.raises(ResumeError, match="begun in 2 shards"):
+        batch([few], out, config=config, shard=(1, 3))
+    status = run_process("batch", "status", out)
+    assert status.status == 0
+    assert status.out.splitlines()[-1] == "3 done; no batch runs"
+
+
+def test_other_settings_are_refused_slide_by_slide_until_overwriting_is_allowed(
+    inputs: Path, few: Path, tmp_path: Path
+) -> None:
+    out, config = tmp_path / "out", config_of(inputs, workers=1)
+    batch([few], out, config=config)
+    other = config.model_copy(update={"segment": config.segment.model_copy(update={"halo": 48})})
+    refused = batch([few], out, config=other)
+    assert [row.state for row in refused.rows] == ["failed"] * 3
+    assert "differs in halo" in refused.rows[0].cause
+    assert {row.state for row in batch([few], out, config=other, overwrite=True).rows} == {"done"}
+    assert batch([few], out, config=other, overwrite=True).tried == ()
+
+
+def test_a_slide_without_tissue_is_skipped_with_its_reason(inputs: Path, few: Path, tmp_path: Path) -> None:
+    glass = blobs(260, 340)
+    glass[...] = 245
+    small_slide(few / "glass.svs", glass)
+    (few / "s01.svs").unlink()
+    (few / "s02.svs").unlink()
+    out, config = tmp_path / "out", config_of(inputs, workers=1)
+    made = batch([few], out, config=config)
+    assert {row.name: row.state for row in made.rows} == {"glass": "skipped", "s00": "done"}
+    assert "no tissue was found" in made.rows[0].cause
+    assert made.failures == ()
+    again = batch([few], out, config=config)
+    assert again.tried == ()
+    assert "no tissue was found" in again.rows[0].cause
+
+
+def test_a_result_that_another_process_writes_fails_alone(inputs: Path, few: Path, tmp_path: Path) -> None:
+    out, config = tmp_path / "out", config_of(inputs, workers=1)
+    busy = out / "slides" / "s01"
+    busy.mkdir(parents=True)
+    with hold(busy / "s01.lock", "no"):
+        made = batch([few], out, config=config)
+    assert {row.name: row.state for row in made.rows} == {"s00": "done", "s01": "failed", "s02": "done"}
+    assert "another process is writing to" in made.failures[0].cause
+
+
+def test_two_batches_on_one_folder_refuse_each_other(inputs: Path, few: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with hold(out / "batch.lock", "no"), pytest.raises(ResumeError, match="another batch is writing to"):
+        batch([few], out, config=config_of(inputs))
+    assert not (out / "ledger.sqlite").exists()
+
+
+def test_a_dry_run_says_what_it_takes_and_writes_nothing(inputs: Path, few: Path, tmp_path: Path) -> None:
+    (few / "torn.svs").write_bytes(b"no slide")
+    said: Told = run_process(
+        "batch", few, "-o", tmp_path / "out", "-m", inputs / "tiny.safetensors", "--dry-run", "--workers", 2
+    )
+    assert said.status == 0, said.err
+    assert "3 slides to do of 4" in said.out
+    assert "does not know this format" in said.out
+    assert "with 2 x 1 windows at once, 1.5 Mpx/s each (assumed" in said.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_ledger_that_is_torn_is_said(inputs: Path, few: Path, tmp_path: Path) -> None:
+    (tmp_path / "ledger.sqlite").write_text("torn, and no database of any kind, whatever its name says")
+    run_process("batch", "status", tmp_path).assert_refused(1, "ledger.sqlite cannot be used")
+    run_process("batch", "status", few).assert_refused(2, "no batch was begun in")
+    with pytest.raises(sqlite3.DatabaseError), sqlite3.connect(tmp_path / "ledger.sqlite") as db:
+        db.execute("SELECT 1 FROM slides")
+    db.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["x.svs"], "--out OUT"),
+        (["-o", "out"], "needs slides"),
+        (["x.svs", "-o", "out", "--shard", "9"], "--shard is written i/n"),
+        (["x.svs", "-o", "out", "--shard", "3/2"], "from 1 to n, got 3/2"),
+        (["x.svs", "-o", "out", "--limit", "0"], "--limit must be 1 or more"),
+        (["x.svs", "-o", "out", "-m", "absent"], "absent"),
+        (["x.svs", "-o", "out", "--set", "cluster.kinds=slurm"], "no setting cluster.kinds"),
+        (["x.svs", "-o", "out", "--cluster", "slurm"], "jobs of slurm need workers, threads, memory"),
+        (["x.svs", "-o", "out", "--halo", "-8"], "segment.halo"),
+        (["x.svs", "-o", "out", "--scheduler", "tcp://127.0.0.1:9"], "no Dask scheduler answers"),
+    ],
+)
+def test_what_cannot_work_is_refused(tmp_path: Path, words: list[str], said: str) -> None:
+    told = run_process("batch", *words, cwd=tmp_path)
+    assert told.status in (1, 2)
+    assert said in told.err.splitlines()[-1]
+    assert "Traceback" not in told.err
+
+
+def test_an_unknown_slide_fails_and_the_others_do_not(inputs: Path, few: Path, tmp_path: Path) -> None:
+    made = batch([few / "s00.svs", few / "absent.svs"], tmp_path / "out", config=config_of(inputs, workers=1))
+    assert [row.state for row in made.rows] == ["done", "failed"]
+    assert "no slide at" in made.rows[1].cause
+
+
+def test_no_worker_is_said_in_time(inputs: Path, few: Path, tmp_path: Path) -> None:
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as idle:
+        config = config_of(inputs, scheduler=idle.scheduler_address, patience_s=1.0)
+        with pytest.raises(UsageError, match="has no worker after 1 s"):
+            batch([few], tmp_path / "out", config=config)

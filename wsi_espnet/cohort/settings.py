@@ -1,0 +1,162 @@
+"""What decides a batch, as frozen values: from the command line, or from a TOML file with the same names."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from wsi_espnet.errors import UsageError
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+
+QUEUES = ("slurm", "pbs", "lsf", "sge", "htcondor")
+"""Batch systems, through dask-jobqueue."""
+
+
+class Section(BaseModel):
+    """What all tables have in common: frozen, and no key but those listed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SegmentOptions(Section):
+    """How each slide is segmented; names and meanings are those of `wsi_espnet.segment.segment`.
+
+    The manifest's mpp, model and tissue take the place of `slide_mpp`, `model` and `tissue`.
+    """
+
+    model: str = "glas-colon"
+    slide_mpp: Positive | None = None
+    mpp: Positive | None = None
+    allow_upsampling: bool = False
+    tissue: str = "auto"
+    window: Count | None = None
+    halo: NotNegative | None = None
+    stitch: Literal["blend", "crop"] = "blend"
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    compiled: bool | None = None
+    batch: Count = 1
+    probabilities: bool = False
+
+
+class ClusterOptions(Section):
+    """Where the work is done.
+
+    Parameters
+    ----------
+    kind
+        ``local``: worker processes on this machine. The others submit jobs to a batch system.
+    scheduler
+        Address of a running Dask scheduler, which takes the place of all the rest here.
+    workers
+        Worker processes; None takes as many as cores and memory allow. On a batch system, the most jobs at once.
+    minimum
+        Jobs that a batch system keeps even while there is nothing to do.
+    threads
+        Windows that one worker process computes at once.
+    memory
+        What the workers of this machine may use together, or one job on a batch system, such as ``32GiB``.
+    processes
+        Worker processes per job; with GPUs, one per GPU is what makes sense.
+    gpus
+        GPUs per job, or on this machine; None takes those that are there (none, on a batch system).
+    walltime, queue, account
+        Of each job.
+    options
+        Further arguments for the cluster class of dask-jobqueue, by its own names.
+    patience_s
+        How long a scheduler that went away, or workers that do not come, are waited for.
+    """
+
+    kind: Literal["local", "slurm", "pbs", "lsf", "sge", "htcondor"] = "local"
+    scheduler: str | None = None
+    workers: Count | None = None
+    minimum: NotNegative = 0
+    threads: Count | None = None
+    memory: str | None = None
+    processes: Count = 1
+    gpus: NotNegative | None = None
+    walltime: str | None = None
+    queue: str | None = None
+    account: str | None = None
+    options: dict[str, Any] = {}
+    patience_s: Positive = 300.0
+
+    @model_validator(mode="after")
+    def _ensure_that_jobs_have_a_size(self) -> ClusterOptions:
+        if self.kind in QUEUES and self.scheduler is None:
+            missing = [name for name in ("workers", "threads", "memory") if getattr(self, name) is None]
+            if missing:
+                raise ValueError(
+                    f"jobs of {self.kind} need {', '.join(missing)}; say it as in pipelines/batch-slurm.toml"
+                )
+        return self
+
+
+class BatchConfig(Section):
+    """A whole batch.
+
+    Parameters
+    ----------
+    slides
+        As `wsi_espnet.cohort.manifest.read_entries` takes them.
+    out
+        Folder of the results.
+    segment, cluster
+        See there.
+    """
+
+    slides: tuple[str, ...] = ()
+    out: Path | None = None
+    segment: SegmentOptions = SegmentOptions()
+    cluster: ClusterOptions = ClusterOptions()
+
+
+def read_config(path: Path | None, changes: Mapping[str, Any]) -> BatchConfig:
+    """Settings from a TOML file, or from nothing, with changes by dotted key such as ``cluster.workers``.
+
+    Raises
+    ------
+    UsageError
+        The file is missing or not TOML, or a key is unknown or of a wrong value; the message names it.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as exc:
+            raise UsageError(f"cannot read the settings {path}: {exc.strerror}") from exc
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+            raise UsageError(f"{path} is not TOML: {exc}") from exc
+    for key, value in changes.items():
+        _set(values, key, value)
+    try:
+        return BatchConfig.model_validate(values)
+    except ValidationError as exc:
+        said = "; ".join(_say(dict(error)) for error in exc.errors())
+        raise UsageError(f"{path or 'the batch'}: {said}" if path else said) from exc
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    *tables, last = key.split(".")
+    for name in tables:
+        values = values.setdefault(name, {})
+        if not isinstance(values, dict):
+            raise UsageError(f"{key} cannot be set: {name} is a value, not a table")
+    values[last] = value
+
+
+def _say(error: dict[str, Any]) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"there is no setting {key}"
+    if error["type"] == "value_error":
+        return str(error["msg"]).removeprefix("Value error, ")
+    return f"{key}: {error['msg']}, got {error['input']!r}"
