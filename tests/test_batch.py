@@ -142,7 +142,7 @@ def test_other_settings_are_refused_slide_by_slide_until_overwriting_is_allowed(
     other = config.model_copy(update={"segment": config.segment.model_copy(update={"halo": 48})})
     refused = batch([few], out, config=other)
     assert [row.state for row in refused.rows] == ["failed"] * 3
-    assert "differs in halo" in refused.rows[0].cause
+    assert "differs in blend, halo" in refused.rows[0].cause
     assert {row.state for row in batch([few], out, config=other, overwrite=True).rows} == {"done"}
     assert batch([few], out, config=other, overwrite=True).tried == ()
 

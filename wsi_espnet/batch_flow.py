@@ -274,7 +274,7 @@ class Flow:
             self._again(task, cause)
         else:
             # The scheduler went away, and perhaps came back: no fault of the slide.
-            self._again(task, f"its work was {future.status}", counts=False)
+            self._again(task, "the scheduler went away and took its work with it", counts=False)
 
     def _again(self, task: Task, cause: str, *, counts: bool = True) -> None:
         self._drop(task)

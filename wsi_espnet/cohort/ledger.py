@@ -117,7 +117,7 @@ class Ledger:
         """All slides, in the order of the manifest."""
         with self._errors():
             found = self._db.execute("SELECT * FROM slides ORDER BY place, name").fetchall()
-        return [Row(*values[:-1], json.loads(values[-1])) for values in found]
+        return [Row(*(*values[:-1], json.loads(values[-1]))) for values in found]
 
     def read_facts(self) -> dict[str, Any]:
         """What was noted about the batch as a whole."""
