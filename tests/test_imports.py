@@ -62,7 +62,7 @@ JOBS = frozenset(
 ONLY_IN = {
     ("openslide",): ("slides", "bench"),
     ("torch", "safetensors.torch"): ("models", "inference", "training", "data", "train", "export", "bench"),
-    ("dask", "distributed", "dask_jobqueue"): ("inference.schedule", "cohort.clusters", "batch", "batch_flow"),
+    ("dask", "distributed", "dask_jobqueue"): ("inference.schedule", "cohort.clusters", "batch", "batch_flow", "bench"),
     ("typer", "rich", "click"): ("cli",),
     ("monai",): ("bench",),
     ("av",): ("data.videos", "outputs.videos"),

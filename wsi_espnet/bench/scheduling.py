@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import psutil
-from distributed import Client, LocalCluster, wait
+from distributed import Client, Future, LocalCluster, as_completed
 
 from wsi_espnet.bench.report import Report
 from wsi_espnet.bench.settings import Settings
@@ -74,10 +74,11 @@ def simulate(tasks: int) -> dict[str, Any]:
             )
             flying.append(last)
             if len(flying) == 2:
-                wait([flying.pop(0)])
+                _await(flying.pop(0), client)
             if number % max(1, slides // 10) == 0:
                 memory.append(process.memory_info().rss)
-        wait(flying)
+        for last in flying:
+            _await(last, client)
         after, stopped = process.cpu_times(), time.monotonic()
     return {
         "slides": slides,
@@ -87,6 +88,11 @@ def simulate(tasks: int) -> dict[str, Any]:
         "cpu_seconds": after.user + after.system - before.user - before.system,
         "memory_bytes": memory,
     }
+
+
+def _await(last: Future[Any], client: Client) -> None:
+    for ended in as_completed([last], loop=client.loop):
+        ended.result()
 
 
 def hollow_slide(token: str) -> Graph:

@@ -31,6 +31,9 @@ SAY_EVERY_S = 60.0
 
 SUBMIT = {"slurm": "sbatch", "pbs": "qsub", "lsf": "bsub", "sge": "qsub", "htcondor": "condor_submit"}
 
+_OF_THE_CLUSTER = frozenset({"scheduler_options", "shared_temp_directory", "security", "silence_logs"})
+"""Arguments of dask-jobqueue's cluster classes that are no job's."""
+
 log = logging.getLogger(__name__)
 
 Connect = Callable[[], "contextlib.AbstractContextManager[Client]"]
@@ -191,8 +194,12 @@ def queue_cluster(options: ClusterOptions) -> JobQueueCluster:
         "sge": SGECluster,
         "htcondor": HTCondorCluster,
     }
+    given = _job(options)
+    made = classes[options.kind]
     try:
-        return classes[options.kind](**_job(options))
+        # A job by itself first: what is wrong with it is told without a cluster that is half made.
+        made.job_cls("tcp://127.0.0.1:1", "check", **{k: v for k, v in given.items() if k not in _OF_THE_CLUSTER})
+        return made(**given)
     except (TypeError, ValueError) as exc:
         raise UsageError(
             f"the jobs of {options.kind} cannot be described: {exc}; mend [cluster] and its options"

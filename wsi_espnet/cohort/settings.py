@@ -58,7 +58,7 @@ class ClusterOptions(Section):
     workers
         Worker processes; None takes as many as cores and memory allow. On a batch system, the most jobs at once.
     minimum
-        Jobs that a batch system keeps even while there is nothing to do.
+        Jobs that a batch keeps while little is to do; one at least, which says what the machines are.
     threads
         Windows that one worker process computes at once.
     memory
@@ -78,7 +78,7 @@ class ClusterOptions(Section):
     kind: Literal["local", "slurm", "pbs", "lsf", "sge", "htcondor"] = "local"
     scheduler: str | None = None
     workers: Count | None = None
-    minimum: NotNegative = 0
+    minimum: Count = 1
     threads: Count | None = None
     memory: str | None = None
     processes: Count = 1

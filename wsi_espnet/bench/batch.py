@@ -1,0 +1,100 @@
+"""A batch: what a second worker gains, and what share of the workers' time is not spent on tasks."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+from distributed import Client, LocalCluster
+
+from wsi_espnet.batch import batch
+from wsi_espnet.bench.report import Check, Report
+from wsi_espnet.bench.settings import MODEL, Settings
+from wsi_espnet.cohort.settings import BatchConfig, ClusterOptions, SegmentOptions
+
+SIDE_PX, QUICK_SIDE_PX = 6144, 3072
+SLIDES = 6
+GAIN, OVERHEAD = 1.7, 0.03
+
+log = logging.getLogger(__name__)
+
+
+def run(settings: Settings) -> Report:
+    """Run the same slides with one worker process, with two, and with one of two threads."""
+    side = QUICK_SIDE_PX if settings.quick else SIDE_PX
+    folder = _slides(settings.slide(side, side).path, settings.out / "batch")
+    shapes = {"1 process": (1, 1), "2 processes": (2, 1), "1 process of 2 threads": (1, 2)}
+    found = {name: measure(folder, settings.out / "batch" / "out", *shape) for name, shape in shapes.items()}
+    gain = found["1 process"]["seconds"] / found["2 processes"]["seconds"]
+    overhead = found["2 processes"]["not_in_tasks"]
+    rows = [
+        (name, f"{f['seconds']:.1f} s", f"{f['mpx'] / f['seconds']:.2f}", f"{f['not_in_tasks']:.1%}", str(f["tasks"]))
+        for name, f in found.items()
+    ]
+    return Report(
+        name="batch",
+        title=f"{SLIDES} slides of {side} x {side} px, network not compiled",
+        columns=("workers", "time", "Mpx/s", "not in tasks", "tasks"),
+        rows=rows,
+        checks=(
+            Check("2 processes, relative to 1", f">= {GAIN} x", f"{gain:.2f} x", gain >= GAIN),
+            Check("time not in tasks, 2 processes", f"< {OVERHEAD:.0%}", f"{overhead:.1%}", overhead < OVERHEAD),
+        ),
+        facts={"slides": SLIDES, "side_px": side, "runs": found},
+        notes=(
+            "time: from the first task's start to the last one's end; starting the processes is not counted.",
+            "not in tasks: threads x time, less what their tasks took: scheduling, transfers, waiting, the tail.",
+        ),
+    )
+
+
+def measure(slides: Path, out: Path, processes: int, threads: int) -> dict[str, Any]:
+    """Run a batch on a fresh cluster; time, Mpx, and the share of the threads' time that no task took."""
+    log.info("batch: %d processes of %d threads", processes, threads)
+    shutil.rmtree(out, ignore_errors=True)
+    with (
+        LocalCluster(
+            n_workers=processes,
+            threads_per_worker=threads,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            memory_limit=0,
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        client.run(_import)
+        client.get_task_stream()  # from its first call on, tasks are remembered
+        config = BatchConfig(
+            segment=SegmentOptions(model=MODEL, compiled=False, device="cpu"),
+            cluster=ClusterOptions(scheduler=cluster.scheduler_address),
+        )
+        done = batch([slides], out, config=config)
+        tasks = client.get_task_stream()
+    spans = [span for task in tasks for span in task["startstops"]]
+    computed = [span for span in spans if span["action"] == "compute"]
+    seconds = max(span["stop"] for span in computed) - min(span["start"] for span in computed)
+    busy = sum(span["stop"] - span["start"] for span in computed)
+    return {
+        "seconds": seconds,
+        "mpx": sum(row.mpx for row in done.rows),
+        "tasks": len(tasks),
+        "states": sorted({row.state for row in done.rows}),
+        "not_in_tasks": 1 - busy / (seconds * processes * threads),
+    }
+
+
+def _import() -> None:
+    import wsi_espnet.batch_work  # noqa: F401  torch takes seconds
+
+
+def _slides(slide: Path, folder: Path) -> Path:
+    made = folder / f"slides-{slide.stem}"
+    made.mkdir(parents=True, exist_ok=True)
+    for number in range(SLIDES):
+        copy = made / f"s{number}{slide.suffix}"
+        if not copy.exists():
+            shutil.copy(slide, copy)
+    return made
