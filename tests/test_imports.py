@@ -90,7 +90,12 @@ finally:
 """
 """What the command line does, and what it had loaded when it left."""
 
-DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "openslide": "openslide-python"}
+DISTRIBUTIONS = {
+    "dask_jobqueue": "dask-jobqueue",
+    "PIL": "pillow",
+    "skimage": "scikit-image",
+    "openslide": "openslide-python",
+}
 """Distributions that are not called what is imported."""
 
 BESIDE = frozenset({"openslide-bin"})
@@ -215,7 +220,7 @@ def test_dependencies_are_what_is_imported() -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {_distribution(line) for line in project["dependencies"]}
     extras = project["optional-dependencies"]
-    of_extras = {_distribution(line) for extra in ("bench", "train", "video") for line in extras[extra]}
+    of_extras = {_distribution(line) for extra in ("bench", "cluster", "train", "video") for line in extras[extra]}
     tops = {i.name.partition(".")[0] for i in LIBRARY} - sys.stdlib_module_names - {"wsi_espnet"}
     imported = {DISTRIBUTIONS.get(top, top) for top in tops} - of_extras
     assert imported - declared == set(), "imported, but not among the dependencies of pyproject.toml"

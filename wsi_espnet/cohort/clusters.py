@@ -187,7 +187,7 @@ def queue_cluster(options: ClusterOptions) -> JobQueueCluster:
         raise DependencyError(
             f"--cluster {options.kind} needs dask-jobqueue; install it with: pip install 'wsi-espnet[cluster]'"
         ) from exc
-    classes = {
+    classes: dict[str, Any] = {
         "slurm": SLURMCluster,
         "pbs": PBSCluster,
         "lsf": LSFCluster,
@@ -199,11 +199,12 @@ def queue_cluster(options: ClusterOptions) -> JobQueueCluster:
     try:
         # A job by itself first: what is wrong with it is told without a cluster that is half made.
         made.job_cls("tcp://127.0.0.1:1", "check", **{k: v for k, v in given.items() if k not in _OF_THE_CLUSTER})
-        return made(**given)
+        cluster: JobQueueCluster = made(**given)
     except (TypeError, ValueError) as exc:
         raise UsageError(
             f"the jobs of {options.kind} cannot be described: {exc}; mend [cluster] and its options"
         ) from exc
+    return cluster
 
 
 def _job(options: ClusterOptions) -> dict[str, Any]:
