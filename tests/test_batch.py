@@ -237,3 +237,31 @@ def test_no_worker_is_said_in_time(inputs: Path, few: Path, tmp_path: Path) -> N
         config = config_of(inputs, scheduler=idle.scheduler_address, patience_s=1.0)
         with pytest.raises(UsageError, match="has no worker after 1 s"):
             batch([few], tmp_path / "out", config=config)
+
+
+@pytest.mark.parametrize("others", [True, False], ids=["others read", "its own threads read"])
+def test_the_network_runs_where_the_gpus_are(
+    inputs: Path, few: Path, single: Path, tmp_path: Path, others: bool
+) -> None:
+    """The device itself is the CPU here: what is tested is which worker is given what."""
+    from distributed import Client, Nanny, Scheduler, SpecCluster
+
+    how = {"nthreads": 2, "memory_limit": 0, "host": "127.0.0.1", "dashboard": False, "silence_logs": 50}
+    workers = {"gpu": {"cls": Nanny, "options": {**how, "resources": {"GPU": 1}}}}
+    if others:
+        workers["reader"] = {"cls": Nanny, "options": how}
+    address = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    scheduler = {"cls": Scheduler, "options": address}
+    with (
+        SpecCluster(workers=workers, scheduler=scheduler, silence_logs=50) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        client.wait_for_workers(len(workers))
+        client.get_task_stream()
+        batch([few / "s00.svs"], tmp_path / "out", config=config_of(inputs, scheduler=cluster.scheduler_address))
+        stream = client.get_task_stream()
+        names = {address: facts["id"] for address, facts in client.scheduler_info(n_workers=-1)["workers"].items()}
+    assert differing_files(tmp_path / "out" / "slides" / "s00", single) == []
+    ran = {(str(task["key"]).lstrip("('").split("-")[0], names[task["worker"]]) for task in stream}
+    assert {worker for kind, worker in ran if kind == "windows"} == {"gpu"}
+    assert bool({worker for kind, worker in ran if kind == "read"}) is others
