@@ -174,7 +174,7 @@ class Flow:
                 _order(task),
                 key=f"prepare-{task.token}",
                 priority=_PREPARE_FIRST - task.place,
-                retries=0,
+                retries=1,  # what an earlier run left behind on a worker may still be in the way
                 pure=False,
             )
             task.futures = [future]

@@ -13,7 +13,7 @@ import contextlib
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wsi_espnet.atomic import output_errors
@@ -123,8 +123,10 @@ class BatchFolder:
             raise UsageError(f"no batch was begun in {self.out}: it holds no ledger; name the folder given to --out")
         rows = []
         for path in paths:
+            found = _LEDGER.fullmatch(path.name)
+            number, count = (1, 1) if found is None or found[1] is None else (int(found[1]), int(found[2]))
             with Ledger(path) as ledger:
-                rows += ledger.read()
+                rows += [replace(row, place=row.place * count + number - 1) for row in ledger.read()]
         return sorted(rows, key=lambda row: (row.place, row.name))
 
     def _ensure_divided_alike(self) -> None:
