@@ -188,7 +188,7 @@ def test_a_dry_run_says_what_it_takes_and_writes_nothing(inputs: Path, few: Path
     )
     assert said.status == 0, said.err
     assert "3 slides to do of 4" in said.out
-    assert "does not know this format" in said.out
+    assert "does not know this format" in " ".join(said.out.split())  # the table folds it
     assert "with 2 x 1 windows at once, 1.5 Mpx/s each (assumed" in said.out
     assert not (tmp_path / "out").exists()
 

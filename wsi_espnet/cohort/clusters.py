@@ -122,7 +122,7 @@ def await_workers(client: Client, *, patience_s: float | None, what: str) -> Non
 def local_shape(options: ClusterOptions, *, cores: int, free_bytes: int, gpus: int) -> tuple[int, int]:
     """(processes, threads of each) of this machine, where the options leave it open.
 
-    One thread per process: a damaged slide that kills a process costs one window, and processes are as fast as
+    One thread per process: a damaged slide that kills a process costs one window, and processes are about as fast as
     threads (docs/benchmarks.md). With GPUs a process for each, whose threads read while the GPU computes.
     """
     if gpus:
