@@ -103,6 +103,8 @@ def quiet() -> Iterator[None]:
         # The number of loader processes is the user's choice, and so is a device left unused.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*available but not used.*")
+        # A machine may belong to a SLURM cluster without this being a job of it.
+        warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
         # A run may well have fewer steps than Lightning's own logging waits for, which is not used here.
         warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
         # The folder holds the first run's logs when it is resumed, on purpose.
