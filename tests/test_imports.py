@@ -61,6 +61,7 @@ ONLY_IN = {
     ("monai",): ("bench",),
     ("onnx",): ("exporting",),
     ("onnxruntime",): ("exporting", "inference", "bench"),
+    ("openvino",): ("exporting", "inference"),
     ("av",): ("data.videos", "outputs.videos"),
     ("lightning", "torchmetrics", "matplotlib", "tensorboard"): ("training", "train", "bench"),
     ("napari", "npe2", "magicgui", "qtpy"): (),
@@ -213,7 +214,9 @@ def test_dependencies_are_what_is_imported() -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {_distribution(line) for line in project["dependencies"]}
     extras = project["optional-dependencies"]
-    of_extras = {_distribution(line) for extra in ("bench", "train", "video", "export") for line in extras[extra]}
+    of_extras = {
+        _distribution(line) for extra in ("bench", "train", "video", "export", "openvino") for line in extras[extra]
+    }
     tops = {i.name.partition(".")[0] for i in LIBRARY} - sys.stdlib_module_names - {"wsi_espnet"}
     imported = {DISTRIBUTIONS.get(top, top) for top in tops} - of_extras
     assert imported - declared == set(), "imported, but not among the dependencies of pyproject.toml"
