@@ -104,10 +104,15 @@ class Import(NamedTuple):
     place: str
 
 
+BOARD = PACKAGE / "exporting" / "board"
+"""Programs that are copied to other machines; no module of the library."""
+
+
 def imports_below(folder: Path) -> list[Import]:
     return [
         Import(_module(path, folder), name, f"{path.relative_to(PROJECT)}:{line}")
         for path in sorted(folder.rglob("*.py"))
+        if BOARD not in path.parents
         for name, line in _imported(ast.parse(path.read_text(encoding="utf-8")))
     ]
 
