@@ -89,7 +89,13 @@ finally:
 """
 """What the command line does, and what it had loaded when it left."""
 
-DISTRIBUTIONS = {"PIL": "pillow", "google": "protobuf", "skimage": "scikit-image", "openslide": "openslide-python"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "google": "protobuf",
+    "yaml": "pyyaml",
+    "skimage": "scikit-image",
+    "openslide": "openslide-python",
+}
 """Distributions that are not called what is imported."""
 
 BESIDE = frozenset({"openslide-bin"})

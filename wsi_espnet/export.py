@@ -11,11 +11,20 @@ from wsi_espnet.errors import UsageError
 from wsi_espnet.exporting.bundle import Bundle, Request
 from wsi_espnet.exporting.extra import ensure_extra
 from wsi_espnet.exporting.gpu import gpu
+from wsi_espnet.exporting.openvino import openvino
 from wsi_espnet.exporting.parity import Parity
+from wsi_espnet.exporting.qupath import qupath
+from wsi_espnet.exporting.triton import triton
 from wsi_espnet.exporting.tx2 import tx2
 from wsi_espnet.models.weights import load_model
 
-TARGETS: dict[str, Callable[[Request], Bundle]] = {"gpu": gpu, "tx2": tx2}
+TARGETS: dict[str, Callable[[Request], Bundle]] = {
+    "gpu": gpu,
+    "tx2": tx2,
+    "openvino": openvino,
+    "triton": triton,
+    "qupath": qupath,
+}
 """What can be exported for, in the order of ``all``; each has a folder of its name."""
 
 PRECISIONS = {"fp32": ("fp32",), "fp16": ("fp16",), "both": ("fp32", "fp16")}
