@@ -11,6 +11,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from wsi_espnet.errors import ModelError, UsageError
+from wsi_espnet.inference.compiled import digest
 from wsi_espnet.inference.predictor import Execution
 from wsi_espnet.inference.torch_backend import COMPILE_FROM_PX, TorchPredictor, choose_execution, network_bytes
 from wsi_espnet.models.card import EspNetConfig, ModelCard, Normalisation
@@ -97,17 +98,66 @@ def test_bf16_agrees_with_fp32_nearly_everywhere(tmp_path: Path, shared: Path) -
     assert (full == half).mean() > 0.98
 
 
+COMPILED = Execution("cpu", "fp32", compiled=True, batch=1)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for compiled networks that starts empty."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def kept(cache: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in cache.glob("network-*.bin")}
+
+
+def agreement(predictor: TorchPredictor, other: TorchPredictor) -> float:
+    """Least share of px with the same label, over windows of several sizes."""
+    shares = []
+    for shape in ((832, 640), (640, 1024), (768, 768)):
+        window = np.random.default_rng(1).integers(0, 256, (1, *shape, 3), dtype=np.uint8)
+        shares.append((predictor.predict(window).labels == other.predict(window).labels).mean())
+    return min(shares)
+
+
 @pytest.mark.slow
-def test_one_compilation_serves_any_size_and_agrees_with_the_eager_network(tmp_path: Path) -> None:
+def test_one_compilation_serves_any_size_agrees_with_the_eager_network_and_is_kept(cache: Path, tmp_path: Path) -> None:
     path = save(tmp_path / "m.safetensors")
     torch.compiler.reset()
     counters.clear()
-    compiled = TorchPredictor(path, Execution("cpu", "fp32", compiled=True, batch=1))
+    compiled = TorchPredictor(path, COMPILED)
     eager = TorchPredictor(path, FP32)
-    for shape in ((832, 640), (640, 1024), (768, 768)):
-        window = np.random.default_rng(1).integers(0, 256, (1, *shape, 3), dtype=np.uint8)
-        assert (compiled.predict(window).labels == eager.predict(window).labels).mean() > 0.999
+    assert agreement(compiled, eager) > 0.999
     assert counters["stats"]["unique_graphs"] == 1
+    first = kept(cache)
+    assert len(first) == 1
+
+    counters.clear()
+    again = TorchPredictor(path, COMPILED)
+    assert agreement(again, compiled) == 1
+    assert counters["stats"]["unique_graphs"] == 0, "traced again although it was kept"
+    assert kept(cache) == first
+
+    (damaged,) = first
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    assert agreement(TorchPredictor(path, COMPILED), compiled) == 1
+    assert kept(cache).keys() == first.keys()
+    assert kept(cache) != first
+
+
+def test_what_machine_code_depends_on_is_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = tmp_path / "network.py"
+    code.write_text("one")
+    name = digest("weights fp32", [code])
+    assert digest("weights fp32", [code]) == name
+    others = {digest("weights bf16", [code]), digest("others fp32", [code])}
+    code.write_text("two")
+    others.add(digest("weights fp32", [code]))
+    code.write_text("one")
+    monkeypatch.setattr(torch, "__version__", "3.0")
+    others.add(digest("weights fp32", [code]))
+    assert len(others - {name}) == 4
 
 
 def test_weights_that_give_no_numbers_are_reported(tmp_path: Path, windows: np.ndarray) -> None:
@@ -128,9 +178,9 @@ def test_small_jobs_never_wait_for_the_compiler() -> None:
 def test_large_jobs_are_compiled_where_a_compiler_is(monkeypatch: pytest.MonkeyPatch) -> None:
     from wsi_espnet.inference import torch_backend
 
-    monkeypatch.setattr(torch_backend, "_compiler", lambda: "/usr/bin/g++")
+    monkeypatch.setattr(torch_backend, "find_compiler", lambda: "/usr/bin/g++")
     assert choose(work_px=COMPILE_FROM_PX).compiled
-    monkeypatch.setattr(torch_backend, "_compiler", lambda: None)
+    monkeypatch.setattr(torch_backend, "find_compiler", lambda: None)
     assert not choose(work_px=COMPILE_FROM_PX).compiled
 
 

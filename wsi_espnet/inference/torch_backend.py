@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +21,9 @@ from torch import Tensor, nn
 
 from wsi_espnet.budget import return_freed_blocks
 from wsi_espnet.errors import DependencyError, ModelError, UsageError
+from wsi_espnet.inference.compiled import Run, compile_network, find_compiler
 from wsi_espnet.inference.predictor import Execution, Precision, Prediction
+from wsi_espnet.models import espnet
 from wsi_espnet.models.card import ModelCard
 from wsi_espnet.models.weights import load_model
 
@@ -44,12 +43,10 @@ BYTES_PER_PX = {
     (True, True): (105, 3.5),
 }
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-Run = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+_SOURCES = (Path(__file__), Path(espnet.__file__))
+"""Files that say what a network computes: code compiled from others is not used."""
 
-_WARM_UP_PX = (832, 896)
-"""Two different multiples of 8, so that neither side is taken for a constant. In fp32 torch convolves inputs of up to
-20480 values in another way, which is compiled apart; here the smallest input, 2 classes at stride 8, is larger."""
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_execution(
@@ -85,8 +82,8 @@ def choose_execution(
     elif precision not in _DTYPES:
         raise UsageError(f"--precision must be auto, fp32, bf16 or fp16, got {precision!r}")
     if compiled is None:
-        compiled = found.type == "cpu" and work_px >= COMPILE_FROM_PX and _compiler() is not None
-    elif compiled and _compiler() is None:
+        compiled = found.type == "cpu" and work_px >= COMPILE_FROM_PX and find_compiler() is not None
+    elif compiled and find_compiler() is None:
         raise DependencyError("compiling needs a C++ compiler (c++ or g++), and none is on the PATH; install g++")
     return Execution(device=str(found), precision=precision, compiled=compiled, batch=batch)
 
@@ -124,10 +121,12 @@ class TorchPredictor:
         self.classes = len(loaded.card.classes)
         self._device = torch.device(execution.device)
         network = _Segmenter(loaded.module, loaded.card, _DTYPES[execution.precision], self._device.type)
-        network = network.to(self._device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.eval().requires_grad_(False)
         # CUDA runs one kernel queue: more threads at once only need more memory there.
         self._turn = threading.Lock() if self._device.type == "cuda" else None
-        self._run: Run = _compile(network) if execution.compiled else network
+        key = f"{loaded.sha256} {execution.precision}"
+        self._run: Run = compile_network(network, key, sources=_SOURCES) if execution.compiled else network
 
     def predict(self, windows: NDArray[np.uint8]) -> Prediction:
         """Segment a batch of RGB windows, (B, H, W, 3) uint8 with H and W multiples of 8.
@@ -138,7 +137,7 @@ class TorchPredictor:
             The network gives NaN or infinite logits.
         """
         torch.set_num_threads(1)
-        with torch.inference_mode():
+        with torch.no_grad():  # what was compiled is not called in inference mode
             batch = torch.from_numpy(windows)
             if self._turn is None:
                 labels, probabilities, finite = self._run(batch)
@@ -181,38 +180,6 @@ class _Segmenter(nn.Module):
         probabilities = torch.softmax(logits, dim=1)
         labels = logits.argmax(dim=1).to(torch.uint8)
         return labels, (probabilities * 255).round().to(torch.uint8), torch.isfinite(logits.sum())
-
-
-def _compile(network: nn.Module) -> Run:
-    """The network compiled for this machine's CPU, for any window size.
-
-    The C++ wrapper releases Python's lock while it runs, so that threads really compute side by side (8.4 against
-    2.9 Mpx/s with two threads on two cores).
-    """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_cache_dir()))
-    torch.set_num_threads(1)
-    with warnings.catch_warnings(), torch.inference_mode():
-        # Notes of the compiler about itself, nothing a user can act on.
-        warnings.simplefilter("ignore")
-        # Made in inference mode as every window is, or the first of them would be compiled for once more.
-        example = torch.zeros((1, *_WARM_UP_PX, 3), dtype=torch.uint8)
-        compiled = torch.compile(network, options={"cpp_wrapper": True})
-        for side in (1, 2):
-            torch._dynamo.maybe_mark_dynamic(example, side)
-        compiled(example)
-    return compiled
-
-
-def _cache_dir() -> Path:
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "wsi-espnet" / "compiled"
-
-
-def _compiler() -> str | None:
-    return next(
-        (found for name in (os.environ.get("CXX"), "g++", "c++") if name and (found := shutil.which(name))),
-        None,
-    )
 
 
 def _device(name: str) -> torch.device:

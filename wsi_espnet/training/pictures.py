@@ -34,8 +34,10 @@ def draw_curves(rows: Sequence[dict[str, str]], path: Path) -> None:
     left.plot(epochs, [float(row["loss"]) for row in rows], color="black")
     left.set(xlabel="epoch", ylabel="training loss")
     scored = [row for row in rows if row["mIoU"]]
-    for name in (key for key in rows[0] if key.startswith("IoU ")):
-        _line(right, [row for row in scored if row[name]], name, linewidth=0.8, alpha=0.7)
+    for number, name in enumerate(key for key in rows[0] if key.startswith("IoU ")):
+        # Not the class's own colour, which may be white, or much like another's.
+        style = {"color": f"C{number % 10}", "linestyle": ("-", "--", ":")[number // 10 % 3]}
+        _line(right, [row for row in scored if row[name]], name, linewidth=0.8, alpha=0.7, **style)
     _line(right, scored, "mIoU", color="black", linewidth=2)
     right.set(xlabel="epoch", ylabel="validation", ylim=(0, 1))
     if scored:
