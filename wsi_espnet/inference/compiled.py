@@ -6,6 +6,7 @@ import functools
 import hashlib
 import logging
 import os
+import pickle
 import platform
 import shutil
 import warnings
@@ -21,6 +22,9 @@ Run = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 _WARM_UP_PX = (832, 896)
 """Two different multiples of 8, so that neither side is taken for a constant. In fp32 torch convolves inputs of up to
 20480 values in another way, which is compiled apart; here the smallest input, 2 classes at stride 8, is larger."""
+
+_UNFIT = (OSError, EOFError, pickle.UnpicklingError, AttributeError, ImportError, RuntimeError, ValueError)
+"""What loading a damaged file, or one for another machine, raises; compiling anew mends each."""
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +83,7 @@ def _load(path: Path, network: nn.Module, example: Tensor) -> Run | None:
         with path.open("rb") as file:
             run = functools.partial(torch.compiler.load_compiled_function(file), network)
         run(example)  # its guards say whether it fits
-    except Exception as exc:  # noqa: BLE001 - whatever is wrong with it, compiling anew mends it
+    except _UNFIT as exc:
         log.info("the compiled network in %s is not used: %s", path, exc)
         return None
     return run
