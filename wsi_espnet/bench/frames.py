@@ -80,7 +80,7 @@ def _ways(model: LoadedModel, device: str) -> Iterator[tuple[str, Run]]:
 
 
 def _onnx(session: Any) -> Run:
-    return lambda frame: session.run([LABELS], {IMAGE: frame})[0]  # type: ignore[no-any-return]
+    return lambda frame: session.run([LABELS], {IMAGE: frame})[0]
 
 
 def _torch(model: LoadedModel, device: str, precision: str) -> Run:
@@ -89,7 +89,8 @@ def _torch(model: LoadedModel, device: str, precision: str) -> Run:
 
     def label(frame: NDArray[np.uint8]) -> NDArray[Any]:
         with torch.inference_mode(), torch.autocast(device, torch.float16, enabled=precision == "fp16"):
-            return network(torch.from_numpy(frame).to(device))[0].cpu().numpy()  # type: ignore[no-any-return]
+            said: NDArray[Any] = network(torch.from_numpy(frame).to(device))[0].cpu().numpy()
+        return said
 
     return label
 
