@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -11,7 +12,7 @@ from small import tiny_model
 
 from wsi_espnet import __version__
 from wsi_espnet.errors import ModelError, ResumeError, UsageError
-from wsi_espnet.export import export
+from wsi_espnet.export import TAKES, TARGETS, export
 from wsi_espnet.exporting import bundle
 from wsi_espnet.exporting.parity import Parity, ensure_parity
 from wsi_espnet.models.card import ModelCard
@@ -85,6 +86,25 @@ def test_parity_has_a_limit_for_each_precision(model: Path) -> None:
         ensure_parity(Parity(px=10**6, labels=0.9998, logits=None), "fp32", card)
     with pytest.raises(ModelError, match="take --precision fp32"):
         ensure_parity(Parity(px=10**6, labels=0.994, logits=None), "fp16", card)
+
+
+def test_each_target_says_what_it_takes() -> None:
+    assert TAKES.keys() == TARGETS.keys()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"target": "qupath", "size": (64, 96)},
+        {"target": "qupath", "outputs": ["labels"]},
+        {"target": "tx2", "precision": "fp16"},
+        {"target": "openvino", "precision": "fp16"},
+    ],
+    ids=str,
+)
+def test_an_option_that_would_change_nothing_is_refused(model: Path, tmp_path: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"changes nothing for --target {wrong['target']}"):
+        export(model, tmp_path / "out", **wrong)
 
 
 @pytest.mark.parametrize(

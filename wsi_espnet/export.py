@@ -27,6 +27,17 @@ TARGETS: dict[str, Callable[[Request], Bundle]] = {
 }
 """What can be exported for, in the order of ``all``; each has a folder of its name."""
 
+ALL_OPTIONS = frozenset({"precision", "size", "opset", "outputs", "input"})
+
+TAKES = {
+    "gpu": ALL_OPTIONS,
+    "tx2": ALL_OPTIONS - {"precision"},
+    "openvino": ALL_OPTIONS - {"precision"},
+    "triton": ALL_OPTIONS,
+    "qupath": frozenset({"opset"}),
+}
+"""Options that change what a target writes; `all` hands each option to those that take it."""
+
 PRECISIONS = {"fp32": ("fp32",), "fp16": ("fp16",), "both": ("fp32", "fp16")}
 
 
@@ -86,6 +97,12 @@ def export(
         raise UsageError(f"--target must be {', '.join(TARGETS)} or all, got {target!r}")
     if precision not in PRECISIONS:
         raise UsageError(f"--precision must be {', '.join(PRECISIONS)}, got {precision!r}")
+    given = {"precision": precision == "fp16" or None, "size": size, "opset": opset, "outputs": outputs, "input": input}
+    for option, value in given.items():
+        if value is not None and option not in TAKES.get(target, ALL_OPTIONS):
+            raise UsageError(
+                f"--{option} changes nothing for --target {target}, whose files have one form; leave it out"
+            )
     ensure_extra()
     request = Request(
         load_model(model),

@@ -20,6 +20,7 @@ from wsi_espnet.evaluate import evaluate
 from wsi_espnet.export import export
 from wsi_espnet.inference.backends import choose_backend, choose_execution, open_labeller, open_predictor
 from wsi_espnet.inference.images import ImagePredictor
+from wsi_espnet.inference.onnx_backend import ensure_provider
 from wsi_espnet.inference.onnx_file import read_onnx
 from wsi_espnet.inference.predictor import Execution
 from wsi_espnet.inference.torch_backend import TorchPredictor
@@ -209,6 +210,16 @@ def test_what_does_not_go_together_is_refused(weights: Path, exported: Path, tmp
                 continue
         with pytest.raises(UsageError, match=words):
             choose_execution(chosen, **how | dict([change]))
+
+
+def test_another_device_than_asked_for_is_refused() -> None:
+    class Session:
+        def get_providers(self) -> list[str]:
+            return ["CPUExecutionProvider"]
+
+    ensure_provider(Session(), "CPUExecutionProvider")
+    with pytest.raises(UsageError, match="was to use CUDAExecutionProvider and uses CPUExecutionProvider"):
+        ensure_provider(Session(), "CUDAExecutionProvider")
 
 
 def test_files_that_cannot_be_used_are_refused(weights: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from wsi_espnet.bench.report import Report
 from wsi_espnet.bench.settings import Settings
 from wsi_espnet.exporting.graph import IMAGE, LABELS, ExportedNetwork, GraphSpec, export_graph
 from wsi_espnet.exporting.half import to_half
+from wsi_espnet.inference.onnx_backend import CUDA, ensure_provider
 from wsi_espnet.models.importer import import_pth
 from wsi_espnet.models.weights import LoadedModel
 
@@ -25,8 +26,6 @@ WEIGHTS = "data/weights/espnet/decoder/espnet_p_2_q_8.pth"
 
 SIZES_PX = ((512, 1024), (1024, 2048))
 """Height and width: what the authors measured at, and Cityscapes' own."""
-
-CUDA = "CUDAExecutionProvider"
 
 FRAMES = {"cuda": 200, "cpu": 10}
 """Frames that are timed, after a tenth of them."""
@@ -75,6 +74,7 @@ def _ways(model: LoadedModel, device: str) -> Iterator[tuple[str, Run]]:
     for precision in ("fp32", "fp16") if on_cuda else ("fp32",):
         made = graph if precision == "fp32" else to_half(graph)
         session = onnxruntime.InferenceSession(made.SerializeToString(), providers=providers)
+        ensure_provider(session, providers[0])
         name = f"onnxruntime {onnxruntime.__version__} {precision}, {'CUDA' if on_cuda else 'CPU'}"
         yield name, _onnx(session)
 

@@ -41,6 +41,8 @@ class OnnxRuntime:
     ------
     ModelError
         onnxruntime cannot load it.
+    UsageError
+        CUDA is asked for and cannot be used.
     """
 
     def __init__(self, file: OnnxFile, device: str) -> None:
@@ -55,6 +57,7 @@ class OnnxRuntime:
         if kind == "cuda":
             providers.insert(0, (CUDA, {"device_id": int(number or 0)}))
         self._session = open_session(file.path, file.path.read_bytes(), options, providers)
+        ensure_provider(self._session, CUDA if kind == "cuda" else "CPUExecutionProvider")
         self._only_these = onnxruntime.RunOptions()
         self._only_these.only_execute_path_to_fetches = True
 
@@ -105,6 +108,22 @@ class OnnxPredictor:
         probabilities *= 255
         np.rint(probabilities, out=probabilities)
         return Prediction(labels.astype(np.uint8, copy=False), probabilities.astype(np.uint8))
+
+
+def ensure_provider(session: Any, wanted: str) -> None:
+    """Refuse a session that runs somewhere else: onnxruntime goes on with the CPU where CUDA cannot be loaded.
+
+    Raises
+    ------
+    UsageError
+        It does.
+    """
+    got = session.get_providers()[0]
+    if got != wanted:
+        raise UsageError(
+            f"onnxruntime was to use {wanted} and uses {got}: CUDA or cuDNN of the versions that it wants cannot be "
+            "loaded; install them, or use --device cpu"
+        )
 
 
 def open_runner(file: OnnxFile, execution: Execution) -> Runner:
