@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from wsi_espnet.bench import seams, training
+from wsi_espnet.bench import frames, seams, training
 from wsi_espnet.bench.process import measure
 from wsi_espnet.bench.report import Check, Report
 from wsi_espnet.bench.scores import GLASS, changed_px, confusion
@@ -154,3 +154,12 @@ def test_a_round_of_training(shared: Path, tmp_path: Path, monkeypatch: pytest.M
         assert 0 < facts["network_seconds"] <= facts["seconds"]
         assert facts["images_per_s"] == pytest.approx(10 / facts["seconds"])
     assert [row[0] for row in report.rows] == ["small, no loader process", "small, a loader process"]
+
+
+def test_frames_are_timed_through_torch_and_onnx(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "SIZES_PX", ((64, 128),))
+    report = frames.run(Settings(data=shared, out=tmp_path, quick=True))
+    ways = {way["way"].partition(" ")[0]: way for way in report.facts["ways"]}
+    assert set(ways) == {"torch", "onnxruntime"}
+    assert all(way["fps"] >= 1 / way["slowest_s"] > 0 for way in ways.values())
+    assert "128x64" in report.text()

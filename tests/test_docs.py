@@ -16,7 +16,13 @@ from wsi_espnet.slides.colon import colon_slide
 
 PROJECT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").glob("*.md")])
-MODULES = sorted([*(PROJECT / "wsi_espnet").rglob("*.py"), *(PROJECT / "plugins").rglob("*.py")])
+BOARD = PROJECT / "wsi_espnet/exporting/board"  # programs for other machines, which say what they do with --help
+MODULES = sorted(
+    path
+    for folder in ("wsi_espnet", "plugins")
+    for path in (PROJECT / folder).rglob("*.py")
+    if BOARD not in path.parents
+)
 
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -30,6 +30,7 @@ ROOMS = (
     "grid",
     "slides",
     "models",
+    "exporting",
     "inference",
     "outputs",
     "data",
@@ -61,10 +62,22 @@ JOBS = frozenset(
 # The benchmark holds other ways to segment a slide, written without this package's own: it may import what they need.
 ONLY_IN = {
     ("openslide",): ("slides", "bench"),
-    ("torch", "safetensors.torch"): ("models", "inference", "training", "data", "train", "export", "bench"),
+    ("torch", "safetensors.torch"): (
+        "models",
+        "exporting",
+        "inference",
+        "training",
+        "data",
+        "train",
+        "export",
+        "bench",
+    ),
     ("dask", "distributed", "dask_jobqueue"): ("inference.schedule", "cohort.clusters", "batch", "batch_flow", "bench"),
     ("typer", "rich", "click"): ("cli",),
     ("monai",): ("bench",),
+    ("onnx",): ("exporting",),
+    ("onnxruntime",): ("exporting", "inference", "bench"),
+    ("openvino",): ("exporting", "inference"),
     ("av",): ("data.videos", "outputs.videos"),
     ("lightning", "torchmetrics", "matplotlib", "tensorboard"): ("training", "train", "bench"),
     ("napari", "npe2", "magicgui", "qtpy"): (),
@@ -77,6 +90,8 @@ HEAVY = frozenset(
     "lightning",
     "torchmetrics",
     "matplotlib",
+    "onnx",
+    "onnxruntime",
 }
 """What no `--help` may wait for."""
 
@@ -93,6 +108,8 @@ finally:
 DISTRIBUTIONS = {
     "dask_jobqueue": "dask-jobqueue",
     "PIL": "pillow",
+    "google": "protobuf",
+    "yaml": "pyyaml",
     "skimage": "scikit-image",
     "openslide": "openslide-python",
 }
@@ -110,10 +127,15 @@ class Import(NamedTuple):
     place: str
 
 
+BOARD = PACKAGE / "exporting" / "board"
+"""Programs that are copied to other machines; no module of the library."""
+
+
 def imports_below(folder: Path) -> list[Import]:
     return [
         Import(_module(path, folder), name, f"{path.relative_to(PROJECT)}:{line}")
         for path in sorted(folder.rglob("*.py"))
+        if BOARD not in path.parents
         for name, line in _imported(ast.parse(path.read_text(encoding="utf-8")))
     ]
 
@@ -200,7 +222,7 @@ def test_the_guard_sees_the_imports_that_are_there() -> None:
 
 
 COMMANDS = [
-    *["", "segment", "batch", "predict", "evaluate", "train", "info", "tile", "sample"],
+    *["", "segment", "batch", "predict", "evaluate", "train", "info", "tile", "sample", "export", "export check"],
     *["models", "models import", "data", "data check", "batch status"],
 ]
 
@@ -220,7 +242,11 @@ def test_dependencies_are_what_is_imported() -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {_distribution(line) for line in project["dependencies"]}
     extras = project["optional-dependencies"]
-    of_extras = {_distribution(line) for extra in ("bench", "cluster", "train", "video") for line in extras[extra]}
+    of_extras = {
+        _distribution(line)
+        for extra in ("bench", "cluster", "train", "video", "export", "openvino")
+        for line in extras[extra]
+    }
     tops = {i.name.partition(".")[0] for i in LIBRARY} - sys.stdlib_module_names - {"wsi_espnet"}
     imported = {DISTRIBUTIONS.get(top, top) for top in tops} - of_extras
     assert imported - declared == set(), "imported, but not among the dependencies of pyproject.toml"

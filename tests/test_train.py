@@ -212,8 +212,11 @@ def test_data_that_do_not_fit_are_said(streets: Path, tmp_path: Path) -> None:
         run(streets, tmp_path / "b", run={"batch": 100})
     with pytest.raises(UsageError, match="lists 2 numbers, and there are 11 classes"):
         run(streets, tmp_path / "c", loss={"class_weights": [1, 2]})
+    with pytest.raises(UsageError, match=r"needs as many CUDA devices, and torch sees \d; lower it"):
+        run(streets, tmp_path / "e", run={"device": "cuda", "devices": 99})
     with pytest.raises(UsageError, match="not said; give it as --data"):
         train(parse_config(SMALL, "test"), tmp_path / "d", command="a test")
+    assert list(tmp_path.iterdir()) == [], "a start that failed is no run"
 
 
 OVERFIT: dict[str, dict[str, Any]] = {

@@ -20,9 +20,10 @@ from wsi_espnet.atomic import write_bytes_atomic
 from wsi_espnet.budget import return_freed_blocks
 from wsi_espnet.cohort.settings import SegmentOptions
 from wsi_espnet.errors import ResumeError
+from wsi_espnet.inference.backends import TORCH, shared_predictor
 from wsi_espnet.inference.predictor import Execution
 from wsi_espnet.inference.tasks import Failure, Job
-from wsi_espnet.inference.torch_backend import choose_execution, shared_predictor
+from wsi_espnet.inference.torch_backend import choose_execution
 from wsi_espnet.outputs.areas import Areas
 from wsi_espnet.outputs.result import FailedCore, Reports, ResultFolder
 from wsi_espnet.segment import make_job, result_folder, scale_warning
@@ -129,12 +130,14 @@ def plan_slide(source: PixelSource, options: SegmentOptions, machine: Machine) -
         See `wsi_espnet.segment_setup.decide`.
     """
     execution = None
-    if machine.has_gpu:
+    through_torch = options.backend in (None, TORCH) and not options.model.endswith(".onnx")
+    if machine.has_gpu and through_torch:
         # This worker may have no GPU; the one that runs the network has. The default is to compile on the CPU alone.
         execution = Execution(machine.device, machine.precision, options.compiled is True, options.batch)
     return decide(
         source,
         model=options.model,
+        backend=options.backend,
         mpp=options.mpp,
         allow_upsampling=options.allow_upsampling,
         tissue=options.tissue,
@@ -142,7 +145,7 @@ def plan_slide(source: PixelSource, options: SegmentOptions, machine: Machine) -
         halo=options.halo,
         stitch=options.stitch,
         device="cpu",
-        precision=machine.precision,
+        precision=machine.precision if through_torch else options.precision,
         compiled=options.compiled,
         batch=options.batch,
         workers=machine.threads,

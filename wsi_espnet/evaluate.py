@@ -18,8 +18,8 @@ from wsi_espnet.data.catalog import open_dataset
 from wsi_espnet.data.class_map import ClassMap, map_classes
 from wsi_espnet.data.street_labels import categories_of, cityscapes_label_ids, is_cityscapes
 from wsi_espnet.errors import DataError
-from wsi_espnet.inference.images import ImagePredictor, Size, View
-from wsi_espnet.models.weights import load_model
+from wsi_espnet.inference.backends import open_labeller
+from wsi_espnet.inference.view import ImageLabeller, Size, View
 from wsi_espnet.outputs.pictures import class_palette, id_png, palette_png
 from wsi_espnet.outputs.score_files import CSV_NAME, JSON_NAME, PICTURE_NAME, write_scores
 from wsi_espnet.scores import Scores, confusion
@@ -61,6 +61,7 @@ def evaluate(
     flip: bool = False,
     void_as_error: bool = False,
     class_map: Mapping[str, str] | None = None,
+    backend: str | None = None,
     device: str = "auto",
     precision: str = "fp32",
     out: str | Path | None = None,
@@ -73,7 +74,7 @@ def evaluate(
     Parameters
     ----------
     model
-        Bundled name or path of a ``.safetensors`` file.
+        Bundled name, or path of a ``.safetensors`` or exported ``.onnx`` file.
     dataset, data, options
         Name in `wsi_espnet.data.catalog`, its root folder and what else the adapter takes; or a data set.
     split
@@ -81,12 +82,14 @@ def evaluate(
     size
         (height, width) in px that pictures are resized to for the network; labels are made at their own size.
     scales, flip
-        See `wsi_espnet.inference.images.View`.
+        See `wsi_espnet.inference.view.View`.
     void_as_error
         Whether void px count against the class that they are called (older numbers for CamVid); they are ignored
         otherwise.
     class_map
         Model class -> class of the data set or ``void``, for names that differ; ``*`` for all others.
+    backend
+        ``torch``, ``onnx`` or ``openvino``; None takes what the file is for. See `wsi_espnet.inference.backends`.
     device, precision
         See `wsi_espnet.inference.torch_backend.choose_execution`.
     out
@@ -104,14 +107,13 @@ def evaluate(
     DataError, ModelError, ResumeError, OutputError, ScaleError, BudgetError, UsageError
         See `wsi_espnet.errors`; each message says what to do.
     """
-    loaded = load_model(model)
+    view = View(size=None if size is None else Size(*size), scales=tuple(scales), flip=flip)
+    predictor = open_labeller(model, view, backend=backend, device=device, precision=precision)
     source = open_dataset(dataset, data or ".", **(options or {})) if isinstance(dataset, str) else dataset
-    classes = map_classes(loaded.card.classes, source.classes, class_map)
+    classes = map_classes(predictor.card.classes, source.classes, class_map)
     samples = source.samples(split)
     if not samples:
         raise DataError(f"the split {split!r} of {source.name} has no samples")
-    view = View(size=None if size is None else Size(*size), scales=tuple(scales), flip=flip)
-    predictor = ImagePredictor(loaded, view, device=device, precision=precision)
     masks = _Masks(Path(out) / MASKS if out is not None and save_masks else None, source, samples)
     if out is not None and not overwrite:
         refuse_existing([*(Path(out) / n for n in (JSON_NAME, CSV_NAME, PICTURE_NAME)), *masks.paths])
@@ -127,10 +129,10 @@ def evaluate(
 
     names = source.classes.names
     scores = Scores(names, counts, void_as_error=void_as_error, categories=categories_of(names))
-    about = _about(predictor, loaded.sha256, source, split, len(samples), classes, options or {})
+    about = _about(predictor, source, split, len(samples), classes, options or {})
     files = tuple(masks.paths)
     if out is not None:
-        title = f"{loaded.card.name} on {source.name} {split}, mIoU {scores.means['mIoU']:.2%}"
+        title = f"{predictor.card.name} on {source.name} {split}, mIoU {scores.means['mIoU']:.2%}"
         files = write_scores(Path(out), scores, title=title, about=about) + files
     return Evaluation(scores, about, files)
 
@@ -162,8 +164,7 @@ def _mask_name(sample: str, *, street: bool) -> str:
 
 
 def _about(
-    predictor: ImagePredictor,
-    sha256: str,
+    predictor: ImageLabeller,
     source: Dataset,
     split: str,
     count: int,
@@ -179,7 +180,7 @@ def _about(
     view, execution = predictor.view, predictor.execution
     return {
         "model": predictor.card.name,
-        "model sha256": sha256,
+        "model sha256": predictor.sha256,
         "data set": source.name,
         "options": {key: str(value) for key, value in options.items()},
         "split": split,
@@ -189,6 +190,7 @@ def _about(
         "size": "as it is" if view.size is None else str(view.size),
         "scales": list(view.scales),
         "flip": view.flip,
+        "backend": execution.backend,
         "device": execution.device,
         "precision": execution.precision,
     }

@@ -20,9 +20,9 @@ from wsi_espnet.data.pictures import read_rgb
 from wsi_espnet.data.street_labels import cityscapes_label_ids
 from wsi_espnet.data.videos import is_video, open_video
 from wsi_espnet.errors import BudgetError, DataError, UsageError
-from wsi_espnet.inference.images import ImagePredictor, Size, View
+from wsi_espnet.inference.backends import open_labeller
+from wsi_espnet.inference.view import Size, View
 from wsi_espnet.models.catalog import class_table
-from wsi_espnet.models.weights import load_model
 from wsi_espnet.outputs.pictures import class_palette, id_png, palette_png, rgb_png, voc_palette
 from wsi_espnet.outputs.pictures import overlay as tint
 from wsi_espnet.outputs.videos import write_video
@@ -84,6 +84,7 @@ def predict(
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     mpp: float | None = None,
+    backend: str | None = None,
     device: str = "auto",
     precision: str = "fp32",
     overwrite: bool = False,
@@ -94,7 +95,7 @@ def predict(
     Parameters
     ----------
     model
-        Bundled name or path of a ``.safetensors`` file.
+        Bundled name, or path of a ``.safetensors`` or exported ``.onnx`` file.
     source
         A picture, a folder that is searched through for pictures, or a video.
     out
@@ -107,9 +108,11 @@ def predict(
     voc
         Whether masks in VOC's palette are written, as its server takes them.
     size, scales, flip
-        (height, width) in px for the network, and further looks; see `wsi_espnet.inference.images.View`.
+        (height, width) in px for the network, and further looks; see `wsi_espnet.inference.view.View`.
     mpp
         Um per px of the pictures, for models of tissue; None takes them as they are.
+    backend
+        ``torch``, ``onnx`` or ``openvino``; None takes what the file is for. See `wsi_espnet.inference.backends`.
     device, precision
         See `wsi_espnet.inference.torch_backend.choose_execution`.
     overwrite
@@ -124,19 +127,20 @@ def predict(
     """
     if mpp is not None and not 0 < mpp < float("inf"):
         raise UsageError(f"--mpp must be positive um per px, got {mpp:g}")
-    loaded = load_model(model)
-    kinds = _kinds(loaded.card.classes, overlay=overlay, label_ids=label_ids, voc=voc)
-    out, source = Path(out), Path(source)
     view = View(size=None if size is None else Size(*size), scales=tuple(scales), flip=flip)
-    label = partial(ImagePredictor(loaded, view, device=device, precision=precision).labels, mpp=mpp)
-    if loaded.card.mpp is not None and mpp is None and size is None:
+    labeller = open_labeller(model, view, backend=backend, device=device, precision=precision)
+    card = labeller.card
+    kinds = _kinds(card.classes, overlay=overlay, label_ids=label_ids, voc=voc)
+    out, source = Path(out), Path(source)
+    label = partial(labeller.labels, mpp=mpp)
+    if card.mpp is not None and mpp is None and size is None:
         log.warning(
             "warning: %s was trained at %g um per px and the pictures are taken as they are; --mpp says their scale",
-            loaded.card.name,
-            loaded.card.mpp,
+            card.name,
+            card.mpp,
         )
     if is_video(source):
-        return _label_video(source, label, kinds, out, loaded.card.classes, overwrite=overwrite, progress=progress)
+        return _label_video(source, label, kinds, out, card.classes, overwrite=overwrite, progress=progress)
     return _label_pictures(source, label, kinds, out, overwrite=overwrite, progress=progress)
 
 

@@ -14,9 +14,9 @@ from wsi_espnet.budget import return_freed_blocks
 from wsi_espnet.geometry import ReadPlan
 from wsi_espnet.grid import Grid
 from wsi_espnet.inference import schedule
+from wsi_espnet.inference.backends import open_predictor
 from wsi_espnet.inference.predictor import Execution
 from wsi_espnet.inference.tasks import Job
-from wsi_espnet.inference.torch_backend import TorchPredictor
 from wsi_espnet.outputs.areas import Areas
 from wsi_espnet.outputs.ome_zarr import ResultStore
 from wsi_espnet.outputs.result import FailedCore, ResultFolder, slide_name
@@ -94,6 +94,7 @@ def segment(
     out: str | Path,
     *,
     model: str | Path = "glas-colon",
+    backend: str | None = None,
     slide_mpp: float | None = None,
     mpp: float | None = None,
     allow_upsampling: bool = False,
@@ -122,7 +123,9 @@ def segment(
     out
         Folder for the result: ``<slide>.ome.zarr``, ``areas.csv``, ``areas.json``, ``overview.png``.
     model
-        Bundled name or path of a ``.safetensors`` file.
+        Bundled name, or path of a ``.safetensors`` or exported ``.onnx`` file.
+    backend
+        ``torch``, ``onnx`` or ``openvino``; None takes what the file is for. See `wsi_espnet.inference.backends`.
     slide_mpp
         um per level-0 px; replaces what the file says, needed where it says nothing.
     mpp
@@ -164,6 +167,7 @@ def segment(
         setup = decide(
             source,
             model=model,
+            backend=backend,
             mpp=mpp,
             allow_upsampling=allow_upsampling,
             tissue=tissue,
@@ -231,7 +235,7 @@ def make_job(source: PixelSource, setup: Setup, store: ResultStore, *, slide_mpp
     return Job(
         token=uuid.uuid4().hex,
         open_source=partial(open_source, source.path.resolve(), mpp=slide_mpp),
-        open_predictor=partial(TorchPredictor, setup.model.resolve(), setup.execution),
+        open_predictor=partial(open_predictor, setup.model.resolve(), setup.execution),
         plan=setup.plan,
         tissue=setup.tissue,
         sink=store,
@@ -297,10 +301,11 @@ def _say(source: PixelSource, setup: Setup, todo: Sequence[Index]) -> None:
         len(todo),
     )
     log.info(
-        "%s on %s, %s%s, %d windows at once, at most %.1f GiB",
+        "%s on %s, %s%s%s, %d windows at once, at most %.1f GiB",
         setup.card.name,
         execution.device,
         execution.precision,
+        "" if execution.backend == "torch" else f" through {execution.backend}",
         ", compiled (a minute the first time on a machine)" if execution.compiled else "",
         setup.memory.workers,
         setup.memory.needed_bytes / (1 << 30),

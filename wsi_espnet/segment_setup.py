@@ -12,10 +12,9 @@ from wsi_espnet.classes import UNLABELLED
 from wsi_espnet.errors import ScaleError, UsageError
 from wsi_espnet.geometry import ReadPlan
 from wsi_espnet.grid import Grid, Window, core_of_window
+from wsi_espnet.inference.backends import choose_backend, choose_execution, network_bytes
 from wsi_espnet.inference.predictor import Execution
-from wsi_espnet.inference.torch_backend import choose_execution, network_bytes
 from wsi_espnet.models.card import ModelCard
-from wsi_espnet.models.catalog import find_model, read_card
 from wsi_espnet.slides.source import PixelSource
 from wsi_espnet.slides.stored_tissue import tissue_digest
 from wsi_espnet.slides.tissue import TissueMask, everything, find_tissue, load_tissue
@@ -87,6 +86,7 @@ class Setup:
             "device": self.execution.device.partition(":")[0],
             "precision": self.execution.precision,
             "compiled": self.execution.compiled,
+            "backend": self.execution.backend,
             "batch": self.execution.batch,
             "tissue": {"origin": self.tissue.origin, "sha256": tissue_digest(self.tissue.mask)},
             "probabilities": self.probabilities,
@@ -97,6 +97,7 @@ def decide(
     source: PixelSource,
     *,
     model: str | Path,
+    backend: str | None,
     mpp: float | None,
     allow_upsampling: bool,
     tissue: str | Path,
@@ -121,14 +122,15 @@ def decide(
     ScaleError, TissueError, ModelError, GeometryError, BudgetError, UsageError, DependencyError
         The run cannot work as it was asked for.
     """
-    path = find_model(model)
-    card = read_card(path)
+    chosen = choose_backend(model, backend, precision=precision)
+    path, card = chosen.path, chosen.card
     plan = source.plan(_wanted_mpp(card, mpp), allow_upsampling=allow_upsampling)
     grid = _grid(plan, card, window=window, halo=halo, stitch=stitch)
     mask = _tissue(tissue, source, plan)
     windows = {w.index: w for w in grid.windows(mask.box)}
     if execution is None:
         execution = choose_execution(
+            chosen,
             device=device,
             precision=precision,
             compiled=compiled,

@@ -21,7 +21,7 @@ from wsi_espnet.training.make_card import make_card
 from wsi_espnet.training.pictures import draw_curves, draw_predictions
 from wsi_espnet.training.run_folder import RunFolder, read_rows
 from wsi_espnet.training.setup import Setup, open_data, set_up
-from wsi_espnet.training.trainer import arithmetic, fit, make_trainer, quiet
+from wsi_espnet.training.trainer import arithmetic, choose_device, fit, make_trainer, quiet
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,7 @@ def train(
     folder = RunFolder(Path(out), config)
     folder.ensure_free(overwrite=overwrite)
     dataset = open_data(config)
+    device = choose_device(config.run)
     if config.encoder_stage is not None:
         if _rank(config.run) == 0:
             folder.begin(command, overwrite=overwrite)
@@ -86,7 +87,7 @@ def train(
         config, overwrite = _decoder_stage(config, encoder.model), False
 
     with arithmetic(config.run.threads):
-        _stage(config, dataset, folder, command=command, overwrite=overwrite, progress=progress)
+        _stage(config, dataset, folder, device, command=command, overwrite=overwrite, progress=progress)
     return _result(folder)
 
 
@@ -94,6 +95,7 @@ def _stage(
     config: TrainConfig,
     dataset: Dataset,
     folder: RunFolder,
+    device: str,
     *,
     command: str,
     overwrite: bool,
@@ -114,7 +116,7 @@ def _stage(
     # What a killed process logged after the checkpoint is not shown twice.
     logger = TensorBoardLogger(folder.folder, name="tensorboard", version="", purge_step=done_steps + 1)
     with quiet():
-        trainer = make_trainer(config.run, clip=config.optimiser.clip, callbacks=callbacks, logger=logger)
+        trainer = make_trainer(config.run, device, clip=config.optimiser.clip, callbacks=callbacks, logger=logger)
         fit(trainer, setup, config, checkpoint=folder.last if resumed else None)
 
 

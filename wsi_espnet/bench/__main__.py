@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from wsi_espnet.bench import batch, memory, overhead, scheduling, seams, speed, training
+from wsi_espnet.bench import batch, frames, memory, overhead, scheduling, seams, speed, training
 from wsi_espnet.bench.report import Report, machine_line
 from wsi_espnet.bench.settings import Settings
 from wsi_espnet.errors import WsiEspnetError
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     "overhead": overhead.run,
     "memory": memory.run,
     "training": training.run,
+    "frames": frames.run,
     "batch": batch.run,
     "scheduling": scheduling.run,
 }

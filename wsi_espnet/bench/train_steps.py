@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 
 from wsi_espnet.training.config import read_config
 from wsi_espnet.training.setup import open_data, set_up
-from wsi_espnet.training.trainer import arithmetic, fit, make_trainer, quiet
+from wsi_espnet.training.trainer import arithmetic, choose_device, fit, make_trainer, quiet
 
 
 def time_steps(*, pipeline: str, data: str, steps: int, warm_up_steps: int, changes: dict[str, Any]) -> dict[str, Any]:
@@ -18,7 +18,9 @@ def time_steps(*, pipeline: str, data: str, steps: int, warm_up_steps: int, chan
     clock = StepClock(warm_up_steps + steps)
     with arithmetic(config.run.threads), quiet():
         setup = set_up(config, open_data(config), survey=None, rank=0)
-        trainer = make_trainer(config.run, clip=config.optimiser.clip, callbacks=[clock], logger=False)
+        trainer = make_trainer(
+            config.run, choose_device(config.run), clip=config.optimiser.clip, callbacks=[clock], logger=False
+        )
         fit(trainer, setup, config, checkpoint=None)
     seconds = clock.ends[-1] - clock.ends[warm_up_steps - 1]
     counted = zip(clock.starts[warm_up_steps:], clock.ends[warm_up_steps:], strict=True)

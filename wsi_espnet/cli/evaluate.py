@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wsi_espnet.cli import say
-from wsi_espnet.cli.segment import Precision
+from wsi_espnet.cli.segment import Backend, Precision
 from wsi_espnet.cli.values import factors, options_of, pairs, size_hw
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Bundled name or .safetensors file.")],
+    model: Annotated[str, typer.Argument(help="Bundled name, .safetensors or .onnx file.")],
     dataset: Annotated[str, typer.Argument(help="Adapter by name, such as camvid.")],
     data: Annotated[Path, typer.Option(help="Root folder of the data set.")],
     split: Annotated[str, typer.Option(help="Which split.")] = "val",
@@ -33,6 +33,7 @@ def evaluate(
     class_map: Annotated[
         list[str] | None, typer.Option("--map", help='MODEL_CLASS=CLASS or =void; "*=void" for all others.')
     ] = None,
+    backend: Annotated[Backend | None, typer.Option(help="What runs it [onnx for an .onnx file, else torch].")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[Precision, typer.Option(help="fp32 gives the same scores on every machine.")] = Precision.FP32,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for scores and confusion matrix.")] = None,
@@ -60,6 +61,7 @@ def evaluate(
             flip=flip,
             void_as_error=void_as_error,
             class_map=pairs(class_map, "--map"),
+            backend=None if backend is None else backend.value,
             device=device,
             precision=precision.value,
             out=out,

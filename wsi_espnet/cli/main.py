@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from wsi_espnet.cli import batch, data, evaluate, info, models, predict, sample, segment, tile, train
+from wsi_espnet.cli import batch, data, evaluate, export, info, models, predict, sample, segment, tile, train
 from wsi_espnet.errors import WsiEspnetError
 
 INTERRUPTED = 130
@@ -30,6 +30,7 @@ app.command("info")(info.info)
 app.command("tile")(tile.tile)
 app.command("sample")(sample.sample)
 app.command("train")(train.train)
+app.command("export", cls=export.ExportCommand)(export.export)
 app.add_typer(batch.app, name="batch")
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from wsi_espnet.cli import say
-from wsi_espnet.cli.segment import Precision
+from wsi_espnet.cli.segment import Backend, Precision
 from wsi_espnet.cli.values import factors, size_hw
 
 
@@ -20,7 +20,7 @@ class LabelIds(StrEnum):
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="Bundled name or .safetensors file.")],
+    model: Annotated[str, typer.Argument(help="Bundled name, .safetensors or .onnx file.")],
     source: Annotated[Path, typer.Argument(metavar="IMAGE|FOLDER|VIDEO", help="Picture, folder of them, or video.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for masks and overlays.")] = Path("out"),
     overlay: Annotated[bool, typer.Option("--overlay", help="Write pictures tinted by class too.")] = False,
@@ -30,6 +30,7 @@ def predict(
     scales: Annotated[str, typer.Option(help="Factors on that size, averaged, such as 0.75,1,1.25.")] = "1",
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored picture.")] = False,
     mpp: Annotated[float | None, typer.Option(help="um per px of the pictures, for models of tissue.")] = None,
+    backend: Annotated[Backend | None, typer.Option(help="What runs it [onnx for an .onnx file, else torch].")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[Precision, typer.Option(help="fp32 gives the same masks on every machine.")] = Precision.FP32,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
@@ -50,6 +51,7 @@ def predict(
             scales=factors(scales),
             flip=flip,
             mpp=mpp,
+            backend=None if backend is None else backend.value,
             device=device,
             precision=precision.value,
             overwrite=overwrite,

@@ -32,6 +32,14 @@ class Precision(StrEnum):
     FP16 = "fp16"
 
 
+class Backend(StrEnum):
+    """Program that runs the network."""
+
+    TORCH = "torch"
+    ONNX = "onnx"
+    OPENVINO = "openvino"
+
+
 class Compile(StrEnum):
     """Whether the network is compiled for this machine."""
 
@@ -47,7 +55,9 @@ COMPILED = {Compile.AUTO: None, Compile.ON: True, Compile.OFF: False}
 def segment(
     slide: Annotated[Path, typer.Argument(help="A slide that OpenSlide reads, or an OME-Zarr image.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for mask, areas and overview.")] = Path("out"),
-    model: Annotated[str, typer.Option("--model", "-m", help="Bundled name or .safetensors file.")] = "glas-colon",
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Bundled name, .safetensors or .onnx file.")
+    ] = "glas-colon",
     tissue: Annotated[str, typer.Option(help="auto, none, or a mask image or GeoJSON file.")] = "auto",
     mpp: Annotated[float | None, typer.Option(help="um per px given to the network [the model's own].")] = None,
     slide_mpp: Annotated[float | None, typer.Option(help="um per px of the slide, where its file is silent.")] = None,
@@ -57,6 +67,7 @@ def segment(
     stitch: Annotated[Stitch, typer.Option(help="Average windows where they meet, or cut them.")] = Stitch.BLEND,
     window: Annotated[int | None, typer.Option(help="Side of a window in px, halo included [2944].")] = None,
     halo: Annotated[int | None, typer.Option(help="Px of context on each side of a window [192].")] = None,
+    backend: Annotated[Backend | None, typer.Option(help="What runs it [onnx for an .onnx file, else torch].")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[Precision, typer.Option(help="auto takes bf16 where the machine has it.")] = Precision.AUTO,
     compiled: Annotated[
@@ -95,6 +106,7 @@ def segment(
             window=window,
             halo=halo,
             stitch=stitch.value,
+            backend=None if backend is None else backend.value,
             device=device,
             precision=precision.value,
             compiled=COMPILED[compiled],

@@ -32,6 +32,7 @@ class SegmentOptions(Section):
     """
 
     model: str = "glas-colon"
+    backend: Literal["torch", "onnx", "openvino"] | None = None
     slide_mpp: Positive | None = None
     mpp: Positive | None = None
     allow_upsampling: bool = False

@@ -6,68 +6,21 @@ Slides go through `wsi_espnet.inference.schedule`, in windows and bounded memory
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-import psutil
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsi_espnet.budget import SHARE_OF_FREE
-from wsi_espnet.errors import BudgetError, ModelError, ScaleError, UsageError
+from wsi_espnet.errors import ModelError
 from wsi_espnet.inference.predictor import Execution
 from wsi_espnet.inference.torch_backend import choose_execution, network_bytes
+from wsi_espnet.inference.view import Size, View, refuse_too_large, size_at_scale
 from wsi_espnet.models.espnet import MULTIPLE
 from wsi_espnet.models.weights import LoadedModel
 
-SCALE_SLACK = 0.01
-"""Relative difference of um per px that counts as none: less than a px in a hundred."""
-
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class Size(NamedTuple):
-    """Height and width in px."""
-
-    height: int
-    width: int
-
-    def __str__(self) -> str:
-        return f"{self.width}x{self.height}"
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """How often and in which ways the network looks at a picture.
-
-    Parameters
-    ----------
-    size
-        What each picture is resized to first; None takes it as it is, or at the model's um per px where both scales
-        are known. The authors run Cityscapes at 1024 x 512 (their `test/VisualizeResults.py`).
-    scales
-        Factors on that size, one pass each.
-    flip
-        Whether each pass is repeated on the mirrored picture (left and right changed).
-    """
-
-    size: Size | None = None
-    scales: tuple[float, ...] = (1.0,)
-    flip: bool = False
-
-    def __post_init__(self) -> None:
-        if self.size is not None and min(self.size) < 1:
-            raise UsageError(f"--size must be WxH in px, each 1 or more, got {self.size}")
-        if not self.scales or not all(math.isfinite(s) and 0 < s <= 8 for s in self.scales):
-            raise UsageError(f"--scales must be factors above 0 and up to 8, such as 0.75,1,1.25, got {self.scales}")
-
-    @property
-    def passes(self) -> int:
-        """How often the network runs for one picture."""
-        return len(self.scales) * (2 if self.flip else 1)
 
 
 class ImagePredictor:
@@ -90,6 +43,7 @@ class ImagePredictor:
 
     def __init__(self, model: LoadedModel, view: View, *, device: str, precision: str) -> None:
         self.card = model.card
+        self.sha256 = model.sha256
         self.view = view
         self.execution: Execution = choose_execution(
             device=device, precision=precision, compiled=False, batch=1, work_px=0
@@ -125,7 +79,7 @@ class ImagePredictor:
             The network gives NaN or infinite logits.
         """
         own = Size(*rgb.shape[:2])
-        base = self.view.size or self._at_scale(own, mpp)
+        base = self.view.size or size_at_scale(self.card, own, mpp)
         self._refuse_too_large(own, base)
         with torch.inference_mode():
             # At its own size first: normalising and resizing change places without effect, both being linear.
@@ -142,8 +96,7 @@ class ImagePredictor:
         """Sum of the probabilities over all passes, (1, C, h, w)."""
         own = Size(*whole.shape[-2:])
         total = torch.zeros((1, len(self.card.classes), *own), device=self._device)
-        for scale in self.view.scales:
-            size = Size(max(1, round(base.height * scale)), max(1, round(base.width * scale)))
+        for size in self.view.scaled(base):
             total += self._logits(whole, size, own).softmax(dim=1)
             if self.view.flip:
                 total += self._logits(whole.flip(-1), size, own).softmax(dim=1).flip(-1)
@@ -160,31 +113,13 @@ class ImagePredictor:
             logits = _resize(logits, padded)[..., : size.height, : size.width]
         return _resize(logits, own)
 
-    def _at_scale(self, own: Size, mpp: float | None) -> Size:
-        """Size at which the picture has the model's um per px."""
-        wanted = self.card.mpp
-        if mpp is None or wanted is None or abs(mpp / wanted - 1) <= SCALE_SLACK:
-            return own
-        if mpp > wanted:
-            raise ScaleError(
-                f"the picture has {mpp:g} um per px and {self.card.name} was trained at {wanted:g}; nothing is "
-                "enlarged unless asked: take a finer picture, or give --size"
-            )
-        return Size(*(max(1, round(side * mpp / wanted)) for side in own))
-
     def _refuse_too_large(self, own: Size, base: Size) -> None:
         if self._device.type != "cpu":
             return
         classes = len(self.card.classes)
-        area = max(self.view.scales) ** 2 * math.prod(base)
-        # Logits at the picture's own size, up to three of them in float32: before and after resizing, and their sum.
-        needed = network_bytes(int(area), classes=classes, execution=self.execution) + 12 * classes * math.prod(own)
-        free = int(psutil.virtual_memory().available * SHARE_OF_FREE)
-        if needed > free:
-            raise BudgetError(
-                f"a picture of {own} px, computed at {base}, needs {needed / (1 << 30):.1f} GiB and "
-                f"{free / (1 << 30):.1f} GiB are free; give a smaller --size, or take `wsi-espnet segment` for slides"
-            )
+        area = int(max(self.view.scales) ** 2 * math.prod(base))
+        needed = network_bytes(area, classes=classes, execution=self.execution)
+        refuse_too_large(own, base, classes=classes, network_bytes=needed)
 
 
 def _resize(x: Tensor, size: Size) -> Tensor:

@@ -46,9 +46,12 @@ class Execution:
         Whether the network is compiled for this machine first.
     batch
         Windows per call.
+    backend
+        What runs it: `torch`, `onnx` or `openvino`.
     """
 
     device: str
     precision: Precision
     compiled: bool
     batch: int
+    backend: str = "torch"

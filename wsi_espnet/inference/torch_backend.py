@@ -157,35 +157,6 @@ def gpu_count() -> int:
     return torch.cuda.device_count()
 
 
-_shared: dict[tuple[str, Execution], TorchPredictor] = {}
-_shared_lock = threading.Lock()
-
-
-def shared_predictor(model: str | Path, sha256: str, execution: Execution) -> TorchPredictor:
-    """The one predictor of this process for a model run in one way; opened when it is first asked for.
-
-    Parameters
-    ----------
-    model, execution
-        As of `TorchPredictor`.
-    sha256
-        Digest of the model file that the job was planned with.
-
-    Raises
-    ------
-    ModelError
-        The model cannot be loaded, or is not the one that the job was planned with.
-    """
-    with _shared_lock:
-        found = _shared.get((sha256, execution))
-        if found is None:
-            found = TorchPredictor(model, execution)
-            if found.sha256 != sha256:
-                raise ModelError(f"{model} was changed while it was in use; start the run again")
-            _shared[sha256, execution] = found
-        return found
-
-
 class _Segmenter(nn.Module):
     """From 8-bit RGB to labels and 8-bit probabilities, in one graph so that a compiler can fuse both ends."""
 

@@ -26,20 +26,28 @@ PRECISIONS: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
 """What Lightning calls them."""
 
 
-def make_trainer(run: RunConfig, *, clip: float | None, callbacks: list[pl.Callback], logger: Any) -> pl.Trainer:
-    """A trainer on the devices, in the precision and for the epochs of `run`.
+def choose_device(run: RunConfig) -> str:
+    """``cpu`` or ``cuda``.
 
     Raises
     ------
     UsageError
-        This machine lacks the devices.
+        This machine has fewer devices than `run` asks for.
     """
     device = run.device if run.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and torch.cuda.device_count() < run.devices:
+    there = torch.cuda.device_count()
+    if device == "cuda" and there < run.devices:
         raise UsageError(
-            f"run.devices asks for {run.devices} CUDA devices and there are {torch.cuda.device_count()}; "
+            f"run.device=cuda with run.devices={run.devices} needs as many CUDA devices, and torch sees {there}; "
             "lower it, or set run.device=cpu"
         )
+    return device
+
+
+def make_trainer(
+    run: RunConfig, device: str, *, clip: float | None, callbacks: list[pl.Callback], logger: Any
+) -> pl.Trainer:
+    """A trainer on the devices, in the precision and for the epochs of `run`."""
     precision = run.precision if run.precision != "auto" else "bf16" if device == "cuda" else "fp32"
     return pl.Trainer(
         accelerator=device,
@@ -95,6 +103,8 @@ def quiet() -> Iterator[None]:
         # The number of loader processes is the user's choice, and so is a device left unused.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*available but not used.*")
+        # A machine may belong to a SLURM cluster without this being a job of it.
+        warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
         # A run may well have fewer steps than Lightning's own logging waits for, which is not used here.
         warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
         # The folder holds the first run's logs when it is resumed, on purpose.
