@@ -170,6 +170,7 @@ def _facts(execution: Execution) -> dict[str, Any]:
 _EXECUTION: dict[str, Any] = {"device": "cpu", "precision": "auto", "compiled": None, "batch": 1}
 _SETUP: dict[str, Any] = {
     **_EXECUTION,
+    "backend": "torch",
     "mpp": None,
     "allow_upsampling": False,
     "tissue": "auto",
