@@ -115,10 +115,19 @@ def kept(cache: Path) -> dict[Path, int]:
 def agreement(predictor: TorchPredictor, other: TorchPredictor) -> float:
     """Least share of px with the same label, over windows of several sizes."""
     shares = []
-    for shape in ((832, 640), (640, 1024), (768, 768)):
+    for shape in ((8, 16), (512, 512), (832, 896), (64, 11648), (1536, 512)):
         window = np.random.default_rng(1).integers(0, 256, (1, *shape, 3), dtype=np.uint8)
         shares.append((predictor.predict(window).labels == other.predict(window).labels).mean())
     return min(shares)
+
+
+def ensure_takes_batches_and_views(compiled: TorchPredictor) -> None:
+    rgba = np.random.default_rng(2).integers(0, 256, (2, 832, 896, 4), dtype=np.uint8)
+    together = compiled.predict(rgba[..., :3])
+    for n in range(2):
+        alone = compiled.predict(np.ascontiguousarray(rgba[n : n + 1, ..., :3]))
+        np.testing.assert_array_equal(together.labels[n], alone.labels[0])
+        np.testing.assert_array_equal(together.probabilities[n], alone.probabilities[0])
 
 
 @pytest.mark.slow
@@ -130,6 +139,7 @@ def test_one_compilation_serves_any_size_agrees_with_the_eager_network_and_is_ke
     eager = TorchPredictor(path, FP32)
     assert agreement(compiled, eager) > 0.999
     assert counters["stats"]["unique_graphs"] == 1
+    ensure_takes_batches_and_views(compiled)
     first = kept(cache)
     assert len(first) == 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from small import CLASSES, tiny_model
@@ -93,12 +94,25 @@ def test_the_authors_weights_start_a_network_without_their_void_class(shared: Pa
     path = shared / "data" / "weights" / "espnet" / "decoder" / name
     begun = start(ModelConfig(p=2, q=8, init=str(path), revive=True), class_table(classes))
     assert begun.normalisation is not None
-    assert begun.normalisation.order == "bgr"
+    assert (begun.normalisation.order, begun.normalisation.divide) == ("rgb", 1.0)
     raw = torch.load(path, map_location="cpu", weights_only=True)["encoder.classifier.conv.weight"]
     head = encoder_of(begun.network).classifier.conv.weight
     assert torch.equal(head, raw[: len(head)])
     gains = encoder_of(begun.network).level1.bn.weight.abs()
     assert gains.min() >= 0.01 * gains.max()
+
+
+def test_plain_rgb_gives_what_the_authors_input_gave(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsi_espnet.training.start.wake_dead_channels", lambda _: None)
+    path = str(shared / "data" / "weights" / "espnet" / "decoder" / "espnet_p_2_q_8.pth")
+    rgb = np.random.default_rng(7).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    logits = []
+    for revive in (False, True):
+        begun = start(ModelConfig(p=2, q=8, init=path, revive=revive), class_table("cityscapes19"))
+        assert begun.normalisation is not None
+        with torch.inference_mode():
+            logits.append(encoder_of(begun.network).eval()(torch.from_numpy(begun.normalisation.apply(rgb))[None])[0])
+    np.testing.assert_allclose(logits[1], logits[0], atol=1e-3)
 
 
 def table(names: str) -> ClassTable:

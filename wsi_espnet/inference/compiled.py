@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+import math
 import os
 import pickle
 import platform
@@ -25,6 +26,10 @@ _WARM_UP_PX = (832, 896)
 
 _UNFIT = (OSError, EOFError, pickle.UnpicklingError, AttributeError, ImportError, RuntimeError, ValueError)
 """What loading a damaged file, or one for another machine, raises; compiling anew mends each."""
+
+_SMALLEST_PX = 64
+"""Windows with a shorter side, or with fewer px than at the warm-up, are computed as they are: the code is made for
+the ways of convolving that torch takes from there on."""
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +52,8 @@ def compile_network(network: nn.Module, key: str, *, sources: Sequence[Path]) ->
     Parameters
     ----------
     network
-        From (B, H, W, 3) uint8 to three tensors; no parameter asks for gradients.
+        From (B, H, W, 3) uint8 to three tensors, the last one of them (); no parameter asks for gradients. The code
+        takes the windows of a batch one by one, so the batch does not change what comes out.
     key
         What `network` is: other weights and another precision have other keys.
     sources
@@ -72,7 +78,19 @@ def compile_network(network: nn.Module, key: str, *, sources: Sequence[Path]) ->
                 found.save_compiled_function(str(path))  # under another name first
             except OSError as exc:
                 log.warning("warning: the compiled network cannot be kept in %s: %s", folder, exc.strerror)
-    return run
+    return functools.partial(_run, run, network)
+
+
+def _run(compiled: Run, network: nn.Module, windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    height, width = windows.shape[1:3]
+    if min(height, width) < _SMALLEST_PX or height * width < math.prod(_WARM_UP_PX):
+        found: tuple[Tensor, Tensor, Tensor] = network(windows)
+        return found
+    windows = windows.contiguous()
+    if len(windows) == 1:
+        return compiled(windows)
+    labels, probabilities, finite = zip(*(compiled(windows[n : n + 1]) for n in range(len(windows))), strict=True)
+    return torch.cat(labels), torch.cat(probabilities), torch.stack(finite).all()
 
 
 def _load(path: Path, network: nn.Module, example: Tensor) -> Run | None:

@@ -63,7 +63,8 @@ class ModelConfig(Section):
     init_classes
         Names of this data set's classes and what the file calls them, where the names differ.
     revive
-        Give the dead channels of the authors' weights a start of their own.
+        Give the dead channels of the authors' weights a start of their own, and fold the convention of their input
+        (BGR, divided by 255 once more) into the weights, so that the network takes plain RGB and learns sooner.
     normalisation
         From 8-bit RGB to the input; None takes that of `init`, or else what is measured on the training split.
     """

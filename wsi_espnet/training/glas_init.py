@@ -43,14 +43,20 @@ def start_from(module: EspNet, path: Path) -> None:
     kept = {k: t for k, t in encoder.items() if k in module.encoder.state_dict() and "classifier" not in k}
     module.encoder.load_state_dict(kept, strict=False)
     with torch.no_grad():
-        _to_plain_rgb(module)
+        to_plain_rgb(module.encoder)
         wake_dead_channels(module.encoder)
 
 
-def _to_plain_rgb(module: EspNet) -> None:
-    encoder = module.encoder
+def to_plain_rgb(encoder: Encoder) -> None:
+    """Make an encoder of the authors' give for (rgb - mean) / std what it gave for (bgr - mean) / std / 255.
+
+    In evaluation mode to within rounding; in training the batch normalisations now see an input of variance 1,
+    where the eps of 1e-3 drowned one of 1.5e-5.
+    """
     encoder.level1.conv.weight.copy_(encoder.level1.conv.weight.flip(1))
     _rescale_input(encoder.level1.bn, slice(0, 16), 255.0)
+    if not encoder.reinforced:
+        return
     for norm, image in ((encoder.b1, IMAGE_AT_B1), (encoder.b2, IMAGE_AT_B2)):
         for values in (
             norm.bn.weight,

@@ -16,7 +16,7 @@ from wsi_espnet.models.espnet import CoarseNet, Encoder, EspNet, build
 from wsi_espnet.models.importer import import_pth
 from wsi_espnet.models.weights import load_model
 from wsi_espnet.training.config import ModelConfig
-from wsi_espnet.training.glas_init import wake_dead_channels
+from wsi_espnet.training.glas_init import to_plain_rgb, wake_dead_channels
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +65,10 @@ def start(config: ModelConfig, classes: ClassTable) -> Start:
             network.load_state_dict(module.state_dict())
         else:
             _copy_encoder(encoder_of(module), encoder_of(network), theirs)
+        normalisation = card.normalisation
         if config.revive:
-            wake_dead_channels(encoder_of(network))
-    return Start(network, card.normalisation, f"{'all' if whole else 'the encoder'} of {origin}")
+            normalisation = _revive(encoder_of(network), normalisation)
+    return Start(network, normalisation, f"{'all' if whole else 'the encoder'} of {origin}")
 
 
 def encoder_of(network: nn.Module) -> Encoder:
@@ -75,6 +76,15 @@ def encoder_of(network: nn.Module) -> Encoder:
     found = network.encoder if isinstance(network, EspNet) else network
     assert isinstance(found, Encoder)
     return found
+
+
+def _revive(encoder: Encoder, normalisation: Normalisation) -> Normalisation:
+    """Wake the encoder's dead channels, and turn the authors' input into plain RGB; what the input is then."""
+    if (normalisation.order, normalisation.divide) == ("bgr", 255.0):
+        to_plain_rgb(encoder)
+        normalisation = Normalisation(order="rgb", mean=normalisation.mean[::-1], std=normalisation.std[::-1])
+    wake_dead_channels(encoder)
+    return normalisation
 
 
 def _read(init: str) -> tuple[CoarseNet | EspNet, ModelCard, str]:
