@@ -45,7 +45,9 @@ demo: $(VENV)/.installed $(DEMO)/colon.svs
 	@echo
 	@echo "Look at $(DEMO)/out/overview.png; the mask is the OME-Zarr beside it."
 
+# The window's tests first, by themselves: see tests/napari/pytest.ini.
 test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -c tests/napari/pytest.ini tests/napari
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed-dev

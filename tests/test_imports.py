@@ -222,7 +222,20 @@ def test_the_guard_sees_the_imports_that_are_there() -> None:
 
 
 COMMANDS = [
-    *["", "segment", "batch", "predict", "evaluate", "train", "info", "tile", "sample", "export", "export check"],
+    *[
+        "",
+        "segment",
+        "view",
+        "batch",
+        "predict",
+        "evaluate",
+        "train",
+        "info",
+        "tile",
+        "sample",
+        "export",
+        "export check",
+    ],
     *["models", "models import", "data", "data check", "batch status"],
 ]
 

@@ -154,7 +154,8 @@ def segment(
     scheduler
         Address of a running `distributed` scheduler; None computes in this process.
     progress
-        Told about every finished window.
+        Told when the windows begin and about every finished one. What it raises ends the run; what is finished is
+        kept, and the next run goes on from there.
 
     Raises
     ------
@@ -266,6 +267,8 @@ def _compute(
         if progress is not None:
             progress(Progress(done, len(todo), done_px, total_px))
 
+    if progress is not None:
+        progress(Progress(0, len(todo), 0, total_px))
     if client is None:
         failures = schedule.run_threads(job, graph, threads=setup.memory.threads, on_core=on_core)
     else:

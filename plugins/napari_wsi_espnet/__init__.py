@@ -1,1 +1,1 @@
-"""The napari plugin of wsi_espnet; reader and widget are still to come."""
+"""The napari plugin of wsi_espnet: opens slides and masks, segments, measures, and keeps what people correct."""

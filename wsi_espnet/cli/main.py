@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from wsi_espnet.cli import batch, data, evaluate, export, info, models, predict, sample, segment, tile, train
+from wsi_espnet.cli import batch, data, evaluate, export, info, models, predict, sample, segment, tile, train, view
 from wsi_espnet.errors import WsiEspnetError
 
 INTERRUPTED = 130
@@ -24,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("segment")(segment.segment)
+app.command("view")(view.view)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("info")(info.info)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -121,7 +122,7 @@ def build_graph(
 def run_threads(job: Job, graph: Graph, *, threads: int, on_core: OnCore) -> list[Failure]:
     """Run on threads of this process; failed windows come back, everything else is written.
 
-    `on_core` is called in the caller's thread.
+    `on_core` is called in the caller's thread. What it raises ends the run, once the windows in work are finished.
     """
     places = set(graph.cores)
     done = 0
@@ -134,8 +135,9 @@ def run_threads(job: Job, graph: Graph, *, threads: int, on_core: OnCore) -> lis
 
     try:
         tasks.prepare(job)
-        with Callback(posttask=posttask):
-            results = dask.threaded.get(graph.tasks, [*graph.cores, *graph.top], num_workers=threads)
+        # A pool of its own: left only when its threads are idle, so that nothing is closed under a task.
+        with ThreadPoolExecutor(threads) as pool, Callback(posttask=posttask):
+            results = dask.threaded.get(graph.tasks, [*graph.cores, *graph.top], pool=pool)
     finally:
         tasks.release(job)
     return _failures(results[: len(graph.cores)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from wsi_espnet.atomic import write_bytes_atomic
 from wsi_espnet.classes import UNLABELLED, ClassTable
 from wsi_espnet.errors import GeometryError, OutputError
 from wsi_espnet.geometry import Region
+from wsi_espnet.slides.rings import Ring, fill
 from wsi_espnet.slides.tissue_mask import TissueMask
 
 UM2_PER_MM2 = 1e6
@@ -31,6 +32,60 @@ class LabelImage(Protocol):
         ...
 
     def __getitem__(self, key: tuple[slice, slice], /) -> Any: ...
+
+
+class Where(Protocol):
+    """Which px of an image are counted, such as a `TissueMask`."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(h, w) of the image."""
+        ...
+
+    def box(self, region: Region) -> Region | None:
+        """The part of a region outside which nothing is counted; None where nothing is."""
+        ...
+
+    def sample(self, region: Region) -> NDArray[np.bool_]:
+        """Whether each px of a region is counted: (h, w) bool."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outlined:
+    """The tissue inside outlines that somebody drew.
+
+    Parameters
+    ----------
+    tissue
+        What was segmented.
+    polygons
+        Each a sequence of rings, (y, x) in px of the same image from its corner, the outline first and then its holes;
+        a px is inside where its centre is.
+    """
+
+    tissue: TissueMask
+    polygons: Sequence[Sequence[Ring]]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(h, w) of the image."""
+        return self.tissue.shape
+
+    def box(self, region: Region) -> Region | None:
+        """As in `Where`."""
+        corners = np.concatenate([ring for rings in self.polygons for ring in rings])
+        low = np.maximum(np.floor(corners.min(axis=0)), (region.y, region.x)).astype(int)
+        high = np.minimum(np.ceil(corners.max(axis=0)), (region.y + region.h, region.x + region.w)).astype(int)
+        if (low >= high).any():
+            return None
+        return self.tissue.box(Region(int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1])))
+
+    def sample(self, region: Region) -> NDArray[np.bool_]:
+        """As in `Where`."""
+        corner = np.array([region.y, region.x], np.float64)
+        inside = fill([[ring - corner for ring in rings] for rings in self.polygons], region.shape)
+        return inside & self.tissue.sample(region)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +137,7 @@ class Areas:
 
 def measure_areas(
     labels: LabelImage,
-    tissue: TissueMask,
+    tissue: Where,
     classes: ClassTable,
     um2_per_px: float,
     *,
@@ -96,7 +151,7 @@ def measure_areas(
     labels
         Class ids (h, w) uint8. Blocks without tissue are not read.
     tissue
-        The mask that was segmented within, for the same image.
+        The mask that was segmented within, for the same image, or a part of it: `Outlined`.
     classes
         What the ids mean.
     um2_per_px

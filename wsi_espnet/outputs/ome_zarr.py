@@ -119,7 +119,13 @@ class ResultStore:
 
     def discard(self, index: tuple[int, int]) -> None:
         """Delete a core and everything in the pyramid above it."""
-        for level in range(len(self.shapes)):
+        self.discard_above(index)
+        for name in self._names:
+            self._shard(name, 0, *index).unlink(missing_ok=True)
+
+    def discard_above(self, index: tuple[int, int]) -> None:
+        """Delete what the pyramid made from a core: before the core is written anew."""
+        for level in range(1, len(self.shapes)):
             for name in self._names:
                 self._shard(name, level, index[0] >> level, index[1] >> level).unlink(missing_ok=True)
 

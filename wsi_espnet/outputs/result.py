@@ -8,10 +8,11 @@ OUT/overview.png        slide and classes side by side
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -34,6 +35,9 @@ KIND = "segment"
 
 REPORTS = ("areas.csv", "areas.json", "overview.png")
 """Files beside the mask."""
+
+SLIDE = "slide"
+"""Among the marks of a result: the path of its slide, relative to the Zarr."""
 
 OVERVIEW_PX = 2048
 """Longer side of the overview that a result carries as its image."""
@@ -170,7 +174,7 @@ class ResultFolder:
 
     def close(self, failures: Sequence[FailedCore]) -> None:
         """Say in the result that it is complete; with failures it is not, and the next run tries them again."""
-        attributes = mark(self.fingerprint, kind=KIND, state="writing" if failures else "done")
+        attributes = self._marks("writing" if failures else "done")
         if failures:
             attributes[KEY]["failures"] = [
                 {"index": list(f.index), "core": [f.core.y, f.core.x, f.core.h, f.core.w], "cause": f.cause}
@@ -201,12 +205,18 @@ class ResultFolder:
         levels = len(self.store.shapes)
         name = slide_name(self.source.path)
         coarse = coarse_plan(self.source, self.plan, longest_px=OVERVIEW_PX)
-        marks = mark(self.fingerprint, kind=KIND, state="writing")
-        write_image(self.store.path, thumbnail(self.source, coarse), coarse, levels=levels, name=name, marks=marks)
+        px, marks = thumbnail(self.source, coarse), self._marks("writing")
+        write_image(self.store.path, px, coarse, levels=levels, name=name, marks=marks)
         self.store.create(self.plan, self.classes, name=name)
         with output_errors(self.store.path):
             labels = zarr.open_group(self.store.path / "labels", mode="r+", zarr_format=3)
             write_tissue(labels, self.plan, self.tissue.mask, levels=levels)
+
+    def _marks(self, state: Literal["writing", "done"]) -> dict[str, Any]:
+        """The marks of `wsi_espnet.resume`, and where the slide lies, from here: both may be moved together."""
+        marks = mark(self.fingerprint, kind=KIND, state=state)
+        marks[KEY][SLIDE] = Path(os.path.relpath(self.source.path.resolve(), self.store.path.resolve())).as_posix()
+        return marks
 
     def _draw(self, areas: Areas) -> bytes:
         coarse = coarse_plan(self.source, self.plan, longest_px=OVERVIEW_PX)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,20 +21,26 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Sto
 from zarr.core.buffer import Buffer, BufferPrototype
 
 from wsi_espnet import ngff
+from wsi_espnet.errors import SlideReadError
 from wsi_espnet.geometry import Level, Region
 from wsi_espnet.slides.resample import valid_part
 from wsi_espnet.slides.slide import Slide
+from wsi_espnet.slides.zarr_source import ZarrSource
 
 CHUNK_PX = 1024
 """Side of a chunk: 3 MiB, one read of about 20 ms, and whole tiles of the usual sides."""
 
 
-def zarr_view(slide: Slide) -> zarr.Group:
-    """A slide as a Zarr group of one array per level: uint8 (3, height, width), nothing is copied.
+OnUnreadable = Callable[[SlideReadError], None]
+
+
+def zarr_view(slide: Slide | ZarrSource, *, on_unreadable: OnUnreadable | None = None) -> zarr.Group:
+    """A slide, or an OME-Zarr image, as a Zarr group of one array per level: uint8 (3, height, width), not copied.
 
     The arrays hold the part of each level inside the slide's bounds; the NGFF metadata say where it lies.
-    To read a chunk is to read the slide. A chunk that cannot be read raises `SlideReadError`; to write
-    raises ValueError.
+    To read a chunk is to read the slide. A chunk that cannot be read raises `SlideReadError`, unless
+    `on_unreadable` is there to be told of it: the chunk is then magenta, as what could not be labelled is
+    (`ngff.UNLABELLED_COLOR`). To write raises ValueError.
 
     Examples
     --------
@@ -43,7 +49,7 @@ def zarr_view(slide: Slide) -> zarr.Group:
         level = dask.array.from_zarr(zarr_view(Slide("slide.svs"))["0"])
         corner = level[:, :512, :512].compute()
     """
-    return zarr.open_group(SlideStore(slide), mode="r", zarr_format=3)
+    return zarr.open_group(SlideStore(slide, on_unreadable), mode="r", zarr_format=3)
 
 
 class SlideStore(Store):
@@ -53,9 +59,10 @@ class SlideStore(Store):
     supports_deletes = False
     supports_listing = True
 
-    def __init__(self, slide: Slide) -> None:
+    def __init__(self, slide: Slide | ZarrSource, on_unreadable: OnUnreadable | None = None) -> None:
         super().__init__(read_only=True)
         self._slide = slide
+        self._on_unreadable = on_unreadable
         self._parts = [valid_part(level, slide.bounds_l0) for level in slide.levels]
         self._documents = {"zarr.json": _group_document(slide, self._parts)}
         for index, part in enumerate(self._parts):
@@ -135,7 +142,13 @@ class SlideStore(Store):
         part = self._parts[index]
         y, x = row * CHUNK_PX, column * CHUNK_PX
         h, w = min(CHUNK_PX, part.h - y), min(CHUNK_PX, part.w - x)
-        px = self._slide.read_level(self._slide.levels[index], Region(part.y + y, part.x + x, h, w))
+        try:
+            px = self._slide.read_level(self._slide.levels[index], Region(part.y + y, part.x + x, h, w))
+        except SlideReadError as exc:
+            if self._on_unreadable is None:
+                raise
+            self._on_unreadable(exc)
+            px = np.full((h, w, 3), ngff.UNLABELLED_COLOR, np.uint8)
         return _padded(px).tobytes()
 
 
@@ -161,22 +174,23 @@ def _slice(byte_range: ByteRequest | None) -> slice:
     return slice(None)
 
 
-def _group_document(slide: Slide, parts: list[Region]) -> bytes:
+def _group_document(slide: Slide | ZarrSource, parts: list[Region]) -> bytes:
     mpp = slide.mpp or (1.0, 1.0)
+    origin_um = slide.plan(None).origin_um
     multiscale = ngff.multiscales(
         name=slide.path.stem,
         axes="cyx",
-        levels=[_place(level, part, mpp) for level, part in zip(slide.levels, parts, strict=True)],
+        levels=[_place(level, part, mpp, origin_um) for level, part in zip(slide.levels, parts, strict=True)],
         method=slide.vendor,
         in_um=slide.mpp is not None,
     )
     return _json({"zarr_format": 3, "node_type": "group", "attributes": ngff.image_attributes(multiscale)})
 
 
-def _place(level: Level, part: Region, mpp: tuple[float, float]) -> ngff.Placement:
+def _place(level: Level, part: Region, mpp: tuple[float, float], origin_um: tuple[float, float]) -> ngff.Placement:
     ds = level.downsample
     y, x = (start * ds + (ds - 1) / 2 for start in (part.y, part.x))
-    return (mpp[0] * ds, mpp[1] * ds), (y * mpp[0], x * mpp[1])
+    return (mpp[0] * ds, mpp[1] * ds), (origin_um[0] + y * mpp[0], origin_um[1] + x * mpp[1])
 
 
 def _array_document(part: Region) -> bytes:
