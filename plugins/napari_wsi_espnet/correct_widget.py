@@ -40,7 +40,7 @@ class CorrectWidget(Container):  # type: ignore[type-arg]
             label="training folder", mode=FileDialogMode.EXISTING_DIRECTORY, nullable=True, value=None
         )
         self.save = PushButton(text="Save the part for training")
-        self.status = Label(value="Paint with the class's number; 255 leaves px out.")
+        self.status = Label(value="")
         super().__init__(widgets=[self.mask, self.part, self.shapes, self.begin, self.folder, self.save, self.status])
         self.begin.changed.connect(self.start)
         self.save.changed.connect(self.keep)
@@ -72,8 +72,8 @@ class CorrectWidget(Container):  # type: ignore[type-arg]
         self._viewer.layers.selection.active = layer
         layer.mode = "paint"
         layer.selected_label = next(c.id for c in result.classes.classes if c.id != result.classes.glass)
-        names = ", ".join(f"{c.id} {c.name}" for c in result.classes.classes)
-        self.status.value = f"Paint with {names}; 255 leaves px out."
+        names = [f"{c.id}  {c.name}" for c in result.classes.classes]
+        self.status.value = "\n".join(["paint with the label", *names, f"{UNLABELLED}  left out"])
         return layer
 
     def keep(self) -> None:
