@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import multiprocessing
 import os
 import signal
@@ -23,6 +24,8 @@ from wsi_espnet.classes import ClassTable, TissueClass
 from wsi_espnet.models.card import EspNetConfig, ModelCard, Normalisation
 from wsi_espnet.models.espnet import build
 from wsi_espnet.models.weights import save_model
+from wsi_espnet.outputs.result import SLIDE
+from wsi_espnet.resume import KEY
 
 Px = NDArray[np.uint8]
 
@@ -111,8 +114,17 @@ def small_slide(path: Path, px: Px, *, mpp: float | None = MPP) -> Path:
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, by its relative path."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Every file below a folder, by its relative path; of a result without its word on where the slide lies."""
+    return {str(path.relative_to(folder)): _content(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _content(path: Path) -> bytes:
+    content = path.read_bytes()
+    if path.name == "zarr.json" and SLIDE.encode() in content:
+        document = json.loads(content)
+        document.get("attributes", {}).get(KEY, {}).pop(SLIDE, None)
+        return json.dumps(document).encode()
+    return content
 
 
 def differing_files(a: Path, b: Path) -> list[str]:
