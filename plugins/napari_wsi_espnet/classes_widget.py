@@ -23,7 +23,7 @@ from napari_wsi_espnet.outlines import add_shapes, in_plan, outlines
 from wsi_espnet.atomic import write_bytes_atomic
 from wsi_espnet.classes import TissueClass
 from wsi_espnet.errors import UsageError, WsiEspnetError
-from wsi_espnet.outputs.areas import Areas, Outlined, measure_areas
+from wsi_espnet.outputs.areas import Areas, Outlined, measure_areas, read_areas
 from wsi_espnet.outputs.opened import OpenedResult
 
 TISSUE, DRAWN = "all of the tissue", "drawn shapes"
@@ -132,6 +132,9 @@ class ClassesWidget(Container):  # type: ignore[type-arg]
         write_bytes_atomic(path, text.getvalue().encode())
 
     def _measure(self, result: OpenedResult) -> Areas:
+        counted = result.path.parent / "areas.json"
+        if self.within.value == TISSUE and result.done and counted.is_file():
+            return read_areas(counted)  # what a gigapixel mask holds takes seconds to count again
         where: Any = result.tissue
         if self.within.value == DRAWN:
             if self.shapes.value is None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from wsi_espnet.classes import ClassTable, TissueClass
 from wsi_espnet.errors import GeometryError, OutputError
 from wsi_espnet.geometry import Region
-from wsi_espnet.outputs.areas import measure_areas, write_areas
+from wsi_espnet.outputs.areas import Outlined, measure_areas, read_areas, write_areas
 from wsi_espnet.slides.tissue_mask import TissueMask
 
 CLASSES = ClassTable(
@@ -116,6 +116,7 @@ def test_files_hold_the_same_numbers(tmp_path: Path) -> None:
     tissue = TissueMask(np.ones((1, 1), dtype=bool), (100, 100), "none")
     areas = measure_areas(labels, tissue, CLASSES, 0.25)
     csv_path, json_path = write_areas(areas, tmp_path / "new", facts={"slide": "ä.svs", "mpp": [0.5, 0.5]})
+    assert read_areas(json_path) == areas
     assert csv_path.read_text() == (
         "id,name,px,mm2,share_of_tissue\n"
         "0,stroma,6000,0.001500,0.600000\n"
@@ -141,3 +142,27 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     areas = measure_areas(np.zeros((4, 4), dtype=np.uint8), tissue, CLASSES, 1.0)
     with pytest.raises(OutputError, match="cannot be written"):
         write_areas(areas, tmp_path / "taken", facts={})
+
+
+def test_a_damaged_file_of_areas_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "areas.json").write_text('{"classes": [{"id": 0}]}')
+    with pytest.raises(OutputError, match="cannot be read .* segment the slide again"):
+        read_areas(tmp_path / "areas.json")
+
+
+@given(
+    corner=st.tuples(st.floats(-20, 80), st.floats(-20, 80)),
+    size=st.tuples(st.floats(0.5, 90), st.floats(0.5, 90)),
+    block=st.integers(1, 70),
+)
+def test_in_an_outline_px_whose_centre_it_holds_are_counted(
+    corner: tuple[float, float], size: tuple[float, float], block: int
+) -> None:
+    labels = np.random.default_rng(0).integers(0, 3, (60, 70), np.uint8)
+    tissue = TissueMask(np.ones((6, 7), np.bool_), (60, 70), "auto")
+    low, high = np.array(corner), np.add(corner, size)
+    ring = np.array([low, (low[0], high[1]), high, (high[0], low[1])])
+    inside = [(np.arange(n) + 0.5 >= low[a]) & (np.arange(n) + 0.5 < high[a]) for a, n in enumerate(labels.shape)]
+    wanted = np.bincount(labels[np.ix_(*inside)].ravel(), minlength=3)
+    areas = measure_areas(labels, Outlined(tissue, [[ring]]), CLASSES, 1.0, block=block)
+    assert [area.px for area in areas.classes] == wanted.tolist()

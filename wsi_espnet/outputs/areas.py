@@ -223,6 +223,26 @@ def write_areas(areas: Areas, folder: Path, *, facts: Mapping[str, Any]) -> tupl
     return csv_path, json_path
 
 
+def read_areas(path: Path) -> Areas:
+    """What `write_areas` wrote into ``areas.json``.
+
+    Raises
+    ------
+    OutputError
+        The file is missing or damaged.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return Areas(
+            classes=tuple(ClassArea(**row) for row in document["classes"]),
+            unlabelled=ClassArea(**document["unlabelled"]),
+            tissue_px=document["tissue_px"],
+            tissue_mm2=document["tissue_mm2"],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise OutputError(f"{path} cannot be read ({type(exc).__name__}: {exc}); segment the slide again") from exc
+
+
 def _blocks(shape: tuple[int, int], block: int) -> Iterator[Region]:
     for y in range(0, shape[0], block):
         for x in range(0, shape[1], block):
