@@ -146,7 +146,7 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_damaged_file_of_areas_is_refused(tmp_path: Path) -> None:
     (tmp_path / "areas.json").write_text('{"classes": [{"id": 0}]}')
-    with pytest.raises(OutputError, match="cannot be read .* segment the slide again"):
+    with pytest.raises(OutputError, match=r"cannot be read .* segment the slide again"):
         read_areas(tmp_path / "areas.json")
 
 
