@@ -25,7 +25,7 @@ from wsi_espnet.slides.source import PixelSource, open_source
 
 SCALE_TOLERANCE = 1.4
 """How many times coarser or finer than its model a run may be before it is warned about; scale jitter in training
-commonly ends there (`wsi_espnet.training.glas_augment`)."""
+commonly ends there (`pipelines/glas.toml`)."""
 
 log = logging.getLogger(__name__)
 

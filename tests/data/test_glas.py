@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 from PIL import Image
 
 from wsi_espnet.data.catalog import open_dataset
-from wsi_espnet.data.glas import GlasImage, read_glas, split_by_patient
+from wsi_espnet.data.glas import GLAS_MPP
 from wsi_espnet.errors import DataError, UsageError
+from wsi_espnet.geometry import Region
+from wsi_espnet.slides.source import open_source
 
 
 @pytest.fixture
@@ -26,71 +29,60 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def image(name: str, patient: str) -> GlasImage:
-    empty = np.zeros((8, 8, 3), np.uint8)
-    return GlasImage(name=name, patient=patient, grade="benign", rgb=empty, labels=empty[..., 0])
-
-
 def test_the_grade_of_an_image_is_the_class_of_all_its_glands(folder: Path) -> None:
-    benign, malignant = read_glas(folder)
-    assert np.unique(benign.labels).tolist() == [0, 1]
-    assert np.unique(malignant.labels).tolist() == [0, 2]
-    assert (benign.labels > 0).sum() == 16 + 50
-    assert benign.rgb.shape == (20, 30, 3)
+    glas = open_dataset("glas", folder, held_out=["2"])
+    (benign,), (malignant,) = (glas.samples(split) for split in ("train", "val"))
+    assert (benign.name, malignant.name) == ("a", "b")
+    assert np.unique(benign.read().labels).tolist() == [0, 1]
+    assert np.unique(malignant.read().labels).tolist() == [0, 2]
+    assert (benign.read().labels > 0).sum() == 16 + 50
+    assert benign.read().rgb.shape == (20, 30, 3)
 
 
-def test_no_patient_is_on_both_sides() -> None:
-    images = [image(f"{p}{i}", p) for p in "1234" for i in range(3)]
-    training, validation = split_by_patient(images, ("2", "4"))
-    assert {i.patient for i in training} == {"1", "3"}
-    assert {i.patient for i in validation} == {"2", "4"}
-    assert len(training) + len(validation) == len(images)
-
-
-@pytest.mark.parametrize(("held_out", "message"), [(("9",), "no images of"), (("1", "2"), "neither")])
-def test_splits_that_cannot_work_are_refused(held_out: tuple[str, ...], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        split_by_patient([image("a", "1"), image("b", "2")], held_out)
-
-
-def test_folders_of_another_kind_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"no index\.csv"):
-        read_glas(tmp_path)
-
-
-def test_missing_files_and_unknown_grades_are_refused(folder: Path) -> None:
-    (folder / "index.csv").write_text("name,patient,grade\nc,1,benign\n")
-    with pytest.raises(UsageError, match="cannot read the image or the mask of c"):
-        read_glas(folder)
-    (folder / "index.csv").write_text("name,patient,grade\na,1,unclear\n")
-    with pytest.raises(UsageError, match="grade 'unclear'"):
-        read_glas(folder)
-
-
-def test_masks_of_another_size_are_refused(folder: Path) -> None:
+def test_missing_files_and_masks_of_another_size_are_refused(folder: Path) -> None:
     Image.fromarray(np.zeros((20, 31), np.uint8)).save(folder / "masks/a.png")
-    with pytest.raises(UsageError, match="differ in size"):
-        read_glas(folder)
+    glas = open_dataset("glas", folder, held_out=["2"])
+    with pytest.raises(DataError, match="mask"):
+        glas.samples("train")[0].read()
+    (folder / "masks/a.png").unlink()
+    with pytest.raises(DataError, match=r"a\.png: the list names a, but this file is missing"):
+        glas.samples("train")
 
 
-def test_the_shared_images_are_all_read(shared: Path) -> None:
-    images = read_glas(shared / "data/glas")
-    assert len(images) == 116
-    assert len({i.patient for i in images}) == 12
-
-
-def test_the_adapter_gives_what_read_glas_gives(shared: Path) -> None:
-    held_out = ("3", "6", "15")
-    sides = split_by_patient(read_glas(shared / "data/glas"), held_out)
-    glas = open_dataset("glas", shared / "data/glas", held_out=held_out)
+def test_the_shared_images_keep_patients_apart(shared: Path) -> None:
+    root = shared / "data/glas"
+    rows = list(csv.DictReader((root / "index.csv").read_text(encoding="utf-8").splitlines()))
+    patient = {row["name"].strip(): row["patient"].strip() for row in rows}
+    glas = open_dataset("glas", root, held_out=("3", "6", "15"))
     assert glas.mpp == 0.62005
-    for split, images in zip(("train", "val"), sides, strict=True):
-        samples = glas.samples(split)
-        assert [sample.name for sample in samples] == [i.name for i in images]
-        for sample, wanted in list(zip(samples, images, strict=True))[::12]:
-            rgb, labels = sample.read()
-            np.testing.assert_array_equal(rgb, wanted.rgb)
-            np.testing.assert_array_equal(labels, wanted.labels)
+    names = {split: [sample.name for sample in glas.samples(split)] for split in glas.splits}
+    assert len(names["train"]) + len(names["val"]) == len(rows) == 116
+    assert {patient[name] for name in names["val"]} == {"3", "6", "15"}
+    assert not {patient[name] for name in names["train"]} & {"3", "6", "15"}
+
+
+def test_slides_without_glands_join_training_alone_as_background(folder: Path, slides: Path) -> None:
+    skin = slides / "CMU-1-Small-Region.svs"
+    plain = open_dataset("glas", folder, held_out=["2"])
+    glas = open_dataset("glas", folder, held_out=["2"], negatives=[str(skin)])
+    assert [s.name for s in glas.samples("val")] == [s.name for s in plain.samples("val")]
+    added = glas.samples("train")[len(plain.samples("train")) :]
+    with open_source(skin) as source:
+        plan = source.plan(GLAS_MPP)
+        rows, columns = plan.shape
+        rgb = source.read(plan, Region(0, 0, min(rows, 522), min(columns, 775)))
+    assert len(added) == (rows // 522) * (columns // 775) == 8
+    first = added[0].read()
+    np.testing.assert_array_equal(first.rgb, rgb)
+    assert first.labels.shape == rgb.shape[:2]
+    assert not first.labels.any()
+
+
+def test_a_negative_that_is_no_slide_is_found(folder: Path) -> None:
+    glas = open_dataset("glas", folder, held_out=["2"], negatives=["absent.svs"])
+    (finding,) = glas.listing("train").findings
+    assert "absent.svs" in str(finding)
+    assert not glas.listing("val").findings
 
 
 def test_without_grades_every_gland_is_of_one_class(folder: Path) -> None:
@@ -117,7 +109,8 @@ def test_rows_that_cannot_be_used_are_found(folder: Path) -> None:
         ({"held_out": ["9"]}, "no images of the held-out patients"),
         ({"held_out": []}, "no images of the held-out patients"),
         ({"grade": "no"}, "grade must be true or false"),
-        ({"held_out": "3"}, "held_out a list"),
+        ({"held_out": "3"}, "held_out must be a list"),
+        ({"negatives": "a.svs"}, "negatives must be a list"),
         ({"patients": "3"}, r"no option 'patients'; it has grade \(true \| false\), held_out"),
     ],
 )

@@ -134,3 +134,44 @@ def test_a_survey_counts_all_px_and_their_colours() -> None:
 def test_images_without_a_label_are_refused() -> None:
     with pytest.raises(DataError, match="none of the 1 training images has a labelled px"):
         take_survey(Images([Noise("0", 1)], cache=False), 3)
+
+
+def of(augment: AugmentConfig, *, glass: int | None = None) -> TrainingSet:
+    return TrainingSet(Images(SAMPLES, cache=True), augment, PLAIN, seed=0, glass=glass)
+
+
+def test_a_mosaic_takes_image_and_mask_from_the_same_places() -> None:
+    class Plain(NamedTuple):
+        name: str
+
+        def read(self) -> Labelled:
+            grey = np.uint8(int(self.name))
+            return Labelled(np.full((24, 32, 3), grey * 10, np.uint8), np.full((24, 32), grey, np.uint8))
+
+    augment = AugmentConfig(crop_px=(16, 24), scale=(1.0, 1.0), mosaic=0.6)
+    images = Images([Plain(str(i)) for i in range(7)], cache=True)
+    looks = [TrainingSet(images, augment, PLAIN, seed=0)[Place(0, look)] for look in range(40)]
+    for look, pair in enumerate(looks):
+        red = pair.pixels[0] * PLAIN.std[0] + PLAIN.mean[0]
+        assert torch.equal(red.round().long(), pair.labels * 10)
+        assert pair.labels[0, 0] == look % 7  # the upper left part is the image's own
+    kinds = [len(pair.labels.unique()) for pair in looks]
+    assert max(kinds) > 2
+    assert 8 < kinds.count(1) < 28  # 0.4 of them, and mosaics that met themselves
+
+
+def test_blanks_take_the_label_of_glass() -> None:
+    blank = AugmentConfig(crop_px=(16, 24), blank=1.0)
+    plain = AugmentConfig(crop_px=(16, 24))
+    changed = 0
+    for look in range(20):
+        covered, bare = of(blank, glass=7)[Place(0, look)], of(plain, glass=7)[Place(0, look)]
+        differ = covered.labels != bare.labels
+        assert set(covered.labels[differ].tolist()) <= {7}
+        changed += bool(differ.any())
+    assert changed == 20
+
+
+def test_blanks_need_a_class_for_glass() -> None:
+    with pytest.raises(UsageError, match="needs a class that glass belongs to"):
+        of(AugmentConfig(crop_px=(16, 24), blank=0.1))

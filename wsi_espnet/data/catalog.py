@@ -48,7 +48,9 @@ DATASETS: dict[str, Adapter] = {
         {"version": "v1.2 | v2.0", "target": "own | {cs19,cat7}_{strict,robustnet,inclusive}"},
     ),
     "glas": Adapter(
-        Glas, "GlaS colon glands, split by patient", {"grade": "true | false", "held_out": '["3", "6", "15"]'}
+        Glas,
+        "GlaS colon glands, split by patient",
+        {"grade": "true | false", "held_out": '["3", "6", "15"]', "negatives": "slides without glands, none"},
     ),
     "breast": Adapter(Breast, "Y-Net's breast biopsies, 8 tissues", {}),
     "folder": Adapter(Folder, "images, masks and classes.toml", {}),

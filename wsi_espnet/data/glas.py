@@ -8,19 +8,19 @@ grade).
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
-from wsi_espnet.data.adapter import Finding, Listing
+from wsi_espnet.data.adapter import Finding, Labelled, Listing
 from wsi_espnet.data.files import FileDataset, error, listed
 from wsi_espnet.data.pictures import Lookup, lookup_of
-from wsi_espnet.errors import DataError, UsageError
+from wsi_espnet.errors import DataError, SlideError, UsageError
+from wsi_espnet.geometry import Region
 from wsi_espnet.models.catalog import class_table
+from wsi_espnet.slides.source import open_source
 
 GLAS_MPP = 0.62005
 """Um per px of every image: the paper's section on the data set."""
@@ -28,6 +28,9 @@ GLAS_MPP = 0.62005
 GRADES = {"benign": 1, "malignant": 2}
 """Class of a gland's px by the grade of its image; 0 is everything outside glands."""
 
+
+PIECE_PX = (522, 775)
+"""(height, width) of most images, and of the pieces of slides that join them."""
 
 HELD_OUT = ("3", "6", "15")
 """Patients of the split ``val``: 20 of 116 images, benign and malignant ones."""
@@ -46,6 +49,9 @@ class Glas(FileDataset):
         Whether glands are benign or malignant (three classes), or just glands (two).
     held_out
         Patients of ``val``, as in `index.csv`.
+    negatives
+        Slides without any gland of the colon, such as skin; their tissue joins ``train`` as background. Paths start
+        at `root`.
 
     Raises
     ------
@@ -59,12 +65,18 @@ class Glas(FileDataset):
     mpp = GLAS_MPP
     splits = ("train", "val")
 
-    def __init__(self, root: Path, *, grade: bool = True, held_out: Collection[str] = HELD_OUT) -> None:
-        if not isinstance(grade, bool) or isinstance(held_out, str | int):
-            raise UsageError(f"grade must be true or false and held_out a list, got {grade!r} and {held_out!r}")
+    def __init__(
+        self, root: Path, *, grade: bool = True, held_out: Collection[str] = HELD_OUT, negatives: Collection[str] = ()
+    ) -> None:
+        if not isinstance(grade, bool):
+            raise UsageError(f"grade must be true or false, got {grade!r}")
+        for name, value in (("held_out", held_out), ("negatives", negatives)):
+            if not isinstance(value, Collection) or isinstance(value, str):
+                raise UsageError(f"{name} must be a list, got {value!r}")
         self.root, self.grade = root, grade
         self.classes = class_table("glas-grade" if grade else "glas-gland")
         self._rows = _index(root / "index.csv")
+        self._negatives = [root / str(path) for path in negatives]
         self._held_out = {str(patient) for patient in held_out}
         absent = self._held_out - {row["patient"] for row in self._rows}
         if absent or not self._held_out:
@@ -80,7 +92,13 @@ class Glas(FileDataset):
             lambda name: self.root / "masks" / f"{name}.png",
             lookups.__getitem__,
         )
-        return Listing(found.samples, (*findings, *found.findings))
+        samples, findings = list(found.samples), [*findings, *found.findings]
+        for slide in self._negatives if split == "train" else ():
+            try:
+                samples += pieces(slide)
+            except (SlideError, UsageError) as exc:
+                findings.append(error(slide, str(exc)))
+        return Listing(tuple(samples), tuple(findings))
 
     def _of_grade(self, row: dict[str, str]) -> Finding:
         return error(
@@ -93,6 +111,58 @@ class Glas(FileDataset):
         return lookup_of({value: gland if value else 0 for value in range(256)})
 
 
+@dataclass(frozen=True, slots=True)
+class Negative:
+    """A piece of a slide in which all is background: a `Sample`.
+
+    Parameters
+    ----------
+    name
+        Slide and place.
+    slide
+        The file.
+    region
+        In px at `GLAS_MPP`.
+    """
+
+    name: str
+    slide: Path
+    region: Region
+
+    def read(self) -> Labelled:
+        """Px of the piece, and 0 for each.
+
+        Raises
+        ------
+        DataError
+            The slide is missing or damaged there.
+        """
+        try:
+            with open_source(self.slide) as source:
+                rgb = source.read(source.plan(GLAS_MPP), self.region)
+        except (SlideError, UsageError) as exc:
+            raise DataError(str(exc)) from exc
+        return Labelled(rgb, np.zeros(rgb.shape[:2], np.uint8))
+
+
+def pieces(slide: Path) -> list[Negative]:
+    """All of a slide, in pieces of the size of GlaS images; what is left at its right and lower side is left out.
+
+    Raises
+    ------
+    SlideError, ScaleError
+        It is missing or damaged, too coarse, or does not say its scale.
+    """
+    with open_source(slide) as source:
+        rows, columns = source.plan(GLAS_MPP).shape
+    h, w = min(PIECE_PX[0], rows), min(PIECE_PX[1], columns)
+    return [
+        Negative(f"{slide.stem}-y{y}-x{x}", slide, Region(y, x, h, w))
+        for y in range(0, rows - h + 1, h)
+        for x in range(0, columns - w + 1, w)
+    ]
+
+
 def _index(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         raise DataError(f"{path.parent} is not GlaS: it has no index.csv (name, patient, grade)")
@@ -101,77 +171,3 @@ def _index(path: Path) -> list[dict[str, str]]:
     if not rows or not {"name", "patient", "grade"} <= rows[0].keys():
         raise DataError(f"{path} must have the columns name, patient, grade, and a row per image")
     return rows
-
-
-@dataclass(frozen=True, slots=True)
-class GlasImage:
-    """One image with its ground truth.
-
-    Parameters
-    ----------
-    name, patient, grade
-        As in `index.csv`.
-    rgb
-        (h, w, 3) uint8.
-    labels
-        (h, w) uint8: 0 outside glands, 1 benign gland, 2 malignant gland.
-    """
-
-    name: str
-    patient: str
-    grade: str
-    rgb: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.uint8]
-
-
-def read_glas(folder: str | Path) -> list[GlasImage]:
-    """All images of the folder, in the order of `index.csv`.
-
-    Raises
-    ------
-    UsageError
-        The folder has no `index.csv`, or a row names an unknown grade or a file that is missing.
-    """
-    folder = Path(folder)
-    index = folder / "index.csv"
-    if not index.is_file():
-        raise UsageError(f"{folder} is not a GlaS folder: it has no index.csv (name, patient, grade)")
-    with index.open(newline="", encoding="utf-8") as file:
-        return [_read(folder, row) for row in csv.DictReader(file)]
-
-
-def split_by_patient(images: Sequence[GlasImage], held_out: Collection[str]) -> tuple[list[GlasImage], list[GlasImage]]:
-    """(training, validation): no patient is on both sides.
-
-    The official split of the challenge shares patients between its parts and so cannot measure
-    generalisation.
-
-    Raises
-    ------
-    UsageError
-        A held-out patient does not occur, or one side would be empty.
-    """
-    unknown = set(held_out) - {image.patient for image in images}
-    if unknown:
-        raise UsageError(f"no images of the held-out patients {sorted(unknown)}; choose from index.csv")
-    training = [image for image in images if image.patient not in held_out]
-    validation = [image for image in images if image.patient in held_out]
-    if not training or not validation:
-        raise UsageError(f"{len(training)} images for training and {len(validation)} held out; neither may be empty")
-    return training, validation
-
-
-def _read(folder: Path, row: dict[str, str]) -> GlasImage:
-    name, grade = row["name"].strip(), row["grade"].strip()
-    if grade not in GRADES:
-        raise UsageError(f"{name} has grade {grade!r} in index.csv; known are {', '.join(GRADES)}")
-    picture, mask = folder / "images" / f"{name}.jpg", folder / "masks" / f"{name}.png"
-    try:
-        rgb = np.asarray(Image.open(picture).convert("RGB"))
-        glands = np.asarray(Image.open(mask)) > 0
-    except OSError as exc:
-        raise UsageError(f"cannot read the image or the mask of {name} in {folder}: {exc}") from exc
-    if glands.shape != rgb.shape[:2]:
-        raise UsageError(f"image and mask of {name} differ in size: {rgb.shape[:2]} and {glands.shape}")
-    labels = glands.astype(np.uint8) * np.uint8(GRADES[grade])
-    return GlasImage(name=name, patient=row["patient"].strip(), grade=grade, rgb=rgb, labels=labels)

@@ -5,6 +5,8 @@ An image is (h, w, 3) uint8 and its labels (h, w) uint8; what moves px moves bot
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -103,6 +105,17 @@ def _region(array: NDArray[np.uint8], starts: list[int], sides: list[int], fill:
     into = tuple(slice(s.start - start, s.stop - start) for s, start in zip(inside, starts, strict=True))
     region[into] = array[inside]
     return region
+
+
+def mosaic(crops: Sequence[tuple[Rgb, Labels]], *, rng: np.random.Generator) -> tuple[Rgb, Labels]:
+    """Four crops of one size as one, cut along a row and a column of all of them."""
+    (rgb, labels), *others = ((pixels.copy(), ids.copy()) for pixels, ids in crops)
+    h, w = labels.shape
+    row, column = (int(side * rng.uniform(0.15, 0.85)) for side in (h, w))
+    parts = (np.s_[:row, column:], np.s_[row:, :column], np.s_[row:, column:])
+    for part, (other_rgb, other_labels) in zip(parts, others, strict=True):
+        rgb[part], labels[part] = other_rgb[part], other_labels[part]
+    return rgb, labels
 
 
 def flip(rgb: Rgb, labels: Labels, *, share: float, rng: np.random.Generator) -> tuple[Rgb, Labels]:

@@ -101,6 +101,10 @@ class AugmentConfig(Section):
         Largest change, as a share (of the circle of hues for the last).
     stain_gain, stain_shift
         For H&E: the range by which each stain is scaled, and the largest shift in optical density.
+    blank
+        For tissue: share of crops of which a part is covered by glass, ink or black, in the class of glass.
+    mosaic
+        Share of crops that are put together from parts of four images, so that neighbours of another class are met.
     """
 
     crop_px: tuple[Side, Side]
@@ -113,6 +117,8 @@ class AugmentConfig(Section):
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     stain_gain: tuple[Positive, Positive] | None = None
     stain_shift: NotNegative = 0.0
+    blank: Share = 0.0
+    mosaic: Share = 0.0
 
     @model_validator(mode="after")
     def _ensure_rising_ranges(self) -> AugmentConfig:
@@ -186,7 +192,7 @@ class LossConfig(Section):
 class OptimiserConfig(Section):
     """How a gradient becomes a step; gains, biases and leaks are never decayed unless `decay_all`.
 
-    `decay_all` decays everything, as the authors did, which killed channels (see `wsi_espnet.training.glas_init`).
+    `decay_all` decays everything, as the authors did, which killed channels (see `wsi_espnet.training.revive`).
     """
 
     name: Literal["adam", "adamw", "sgd"] = "adamw"

@@ -19,7 +19,8 @@ from wsi_espnet.classes import UNLABELLED
 from wsi_espnet.data.adapter import Labelled, Sample
 from wsi_espnet.errors import UsageError
 from wsi_espnet.models.card import Normalisation
-from wsi_espnet.training.augment import augmented
+from wsi_espnet.training.augment import augmented, mosaic
+from wsi_espnet.training.blanks import add_blank
 from wsi_espnet.training.config import AugmentConfig, RunConfig
 
 PREFETCH = 4
@@ -55,9 +56,33 @@ class Images:
 
 
 class TrainingSet(TorchDataset[Pair]):
-    """Random looks at the training images, by `Place`."""
+    """Random looks at the training images, by `Place`.
 
-    def __init__(self, images: Images, augment: AugmentConfig, normalisation: Normalisation, *, seed: int) -> None:
+    Parameters
+    ----------
+    images, augment, normalisation, seed
+        What is looked at, and how.
+    glass
+        Class id of what has no tissue; needed where `augment.blank` asks for some.
+
+    Raises
+    ------
+    UsageError
+        Blanks are asked for, and there is no such class.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        augment: AugmentConfig,
+        normalisation: Normalisation,
+        *,
+        seed: int,
+        glass: int | None = None,
+    ) -> None:
+        if augment.blank and glass is None:
+            raise UsageError("augment.blank needs a class that glass belongs to, and the data set's table names none")
+        self.glass = glass
         self.images = images
         self.augment = augment
         self.normalisation = normalisation
@@ -68,9 +93,18 @@ class TrainingSet(TorchDataset[Pair]):
 
     def __getitem__(self, place: Place) -> Pair:
         rng = np.random.default_rng([self.seed, place.epoch, place.look])
-        image = self.images[place.look % len(self.images)]
-        rgb, labels = augmented(*image, self.augment, fill=self.fill, rng=rng)
+        index = place.look % len(self.images)
+        if rng.random() < self.augment.mosaic:
+            others = rng.integers(len(self.images), size=3)
+            rgb, labels = mosaic([self._look(int(i), rng) for i in (index, *others)], rng=rng)
+        else:
+            rgb, labels = self._look(index, rng)
+        if self.glass is not None and rng.random() < self.augment.blank:
+            rgb, labels = add_blank(rgb, labels, label=self.glass, rng=rng)
         return _pair(rgb, labels, self.normalisation)
+
+    def _look(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        return augmented(*self.images[index], self.augment, fill=self.fill, rng=rng)
 
 
 class ValidationSet(TorchDataset[Pair]):

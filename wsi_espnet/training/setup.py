@@ -61,7 +61,13 @@ class Setup:
 
     def loaders(self, config: TrainConfig) -> tuple[DataLoader[Pair], DataLoader[Pair]]:
         """Batches of training crops, and whole validation images."""
-        crops = TrainingSet(self.training, config.augment, self.normalisation, seed=config.run.seed)
+        crops = TrainingSet(
+            self.training,
+            config.augment,
+            self.normalisation,
+            seed=config.run.seed,
+            glass=self.dataset.classes.glass,
+        )
         share = ShareSampler(len(self.validation), rank=self.sampler.rank, world=self.sampler.world)
         whole = ValidationSet(self.validation, self.normalisation)
         return training_loader(crops, self.sampler), validation_loader(whole, share, workers=config.run.workers)

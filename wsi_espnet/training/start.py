@@ -16,7 +16,7 @@ from wsi_espnet.models.espnet import CoarseNet, Encoder, EspNet, build
 from wsi_espnet.models.importer import import_pth
 from wsi_espnet.models.weights import load_model
 from wsi_espnet.training.config import ModelConfig
-from wsi_espnet.training.glas_init import to_plain_rgb, wake_dead_channels
+from wsi_espnet.training.revive import to_plain_rgb, wake_dead_channels
 
 
 @dataclass(frozen=True, slots=True)

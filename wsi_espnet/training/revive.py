@@ -1,15 +1,11 @@
-"""A start for tissue from the authors' street-scene weights: everything but the classifier, in plain RGB."""
+"""The authors' encoders as a start for training: plain RGB as input, and no channel dead."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from wsi_espnet.errors import UsageError
-from wsi_espnet.models.espnet import BN_EPS, Encoder, EspNet
-from wsi_espnet.models.importer import config_of, read_state_dict
+from wsi_espnet.models.espnet import BN_EPS, Encoder
 
 DEAD_SHARE = 0.01
 """A channel whose gain is below this share of its layer's largest counts as dead. Weight decay has driven a
@@ -19,32 +15,6 @@ nothing."""
 IMAGE_AT_B1 = slice(16, 19)
 IMAGE_AT_B2 = slice(128, 131)
 """Where the halved and the quartered image stand among the channels of the concatenations b1 and b2."""
-
-
-def start_from(module: EspNet, path: Path) -> None:
-    """Copy the encoder of the authors' `.pth` into `module`, converted to the input (rgb - mean) / std.
-
-    The authors' input is BGR and divided by 255 once more. Turning the channels around and folding the 255
-    into the normalisations that see the image gives the same features in evaluation mode, so the card needs
-    no odd convention. The decoder and the classifier depend on the classes and keep their random start.
-
-    Raises
-    ------
-    UsageError
-        The file's p or q is not the module's.
-    """
-    tensors = read_state_dict(path)
-    config = config_of(tensors, path)
-    own = len(module.encoder.level2), len(module.encoder.level3)
-    if (config.p, config.q) != own:
-        raise UsageError(f"{path} has p, q = {config.p}, {config.q}, the network to train {own}; they must be equal")
-    prefix = "encoder." if config.architecture == "espnet" else ""
-    encoder = {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
-    kept = {k: t for k, t in encoder.items() if k in module.encoder.state_dict() and "classifier" not in k}
-    module.encoder.load_state_dict(kept, strict=False)
-    with torch.no_grad():
-        to_plain_rgb(module.encoder)
-        wake_dead_channels(module.encoder)
 
 
 def to_plain_rgb(encoder: Encoder) -> None:
