@@ -24,6 +24,7 @@ ROOMS = (
     "resume",
     "classes",
     "scores",
+    "calibration",
     "geometry",
     "ngff",
     "budget",
@@ -54,6 +55,7 @@ JOBS = frozenset(
         "batch_plan",
         "train",
         "evaluate",
+        "calibrate",
         "export",
     }
 )
@@ -69,6 +71,7 @@ ONLY_IN = {
         "training",
         "data",
         "train",
+        "calibrate",
         "export",
         "bench",
     ),

@@ -1,4 +1,4 @@
-"""`wsi-espnet models list|show|import`."""
+"""`wsi-espnet models list|show|import|calibrate`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Annotated
 import typer
 
 from wsi_espnet.cli import say
+from wsi_espnet.cli.values import options_of
 
-app = typer.Typer(help="Models: list the bundled ones, show a card, import published weights.", no_args_is_help=True)
+app = typer.Typer(
+    help="Models: list the bundled ones, show a card, import published weights, calibrate.", no_args_is_help=True
+)
 
 
 @app.command("list")
@@ -55,6 +58,7 @@ def show(
         ("terms", card.terms),
         ("split", card.split),
         ("scores", "; ".join(_score(k, v) for k, v in card.scores.items()) or "none measured"),
+        *([("temperature", f"{card.temperature:g}")] if card.temperature != 1 else []),
         ("limits", card.limits),
         ("source", card.source),
     ]
@@ -79,6 +83,39 @@ def import_model(
     say.out.print(
         f"{written}  {net.architecture} p={net.p} q={net.q} skip={net.skip}, "
         f"{net.classes} classes ({card.classes.name})",
+        markup=False,
+    )
+
+
+@app.command()
+def calibrate(
+    model: Annotated[str, typer.Argument(help="Bundled name or .safetensors file.")],
+    dataset: Annotated[str, typer.Argument(help="Adapter by name, such as camvid.")],
+    data: Annotated[Path, typer.Option(help="Root folder of the data set.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .safetensors file to write.")],
+    split: Annotated[str, typer.Option(help="Which split; one that the model was not trained on.")] = "val",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Option of the data set.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a copy of a model whose probabilities mean what they say; its labels stay the same."""
+    from wsi_espnet.calibrate import calibrate as job
+
+    with say.progress_bar("images") as update:
+        done = job(
+            model,
+            dataset,
+            out,
+            data=data,
+            split=split,
+            options=options_of(settings or []),
+            overwrite=overwrite,
+            progress=lambda done, total: update(done, total, ""),
+        )
+    say.out.print(
+        f"{done.model}  temperature {done.temperature:.3f}, expected calibration error "
+        f"{done.before:.4f} before, {done.after:.4f} after, on {done.px} px",
         markup=False,
     )
 

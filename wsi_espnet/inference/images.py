@@ -78,19 +78,29 @@ class ImagePredictor:
         ModelError
             The network gives NaN or infinite logits.
         """
+        with torch.inference_mode():
+            return self._said(rgb, mpp)[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
+
+    def logits(self, rgb: NDArray[np.uint8], *, mpp: float | None = None) -> NDArray[np.float32]:
+        """What the network says of each px, (C, h, w) float32, in one pass; parameters and errors as in `labels`."""
+        assert self.view.passes == 1  # several passes average probabilities
+        with torch.inference_mode():
+            return self._said(rgb, mpp)[0].cpu().numpy()
+
+    def _said(self, rgb: NDArray[np.uint8], mpp: float | None) -> Tensor:
+        """(1, C, h, w): logits of one pass, or the sum of the probabilities of several."""
         own = Size(*rgb.shape[:2])
         base = self.view.size or size_at_scale(self.card, own, mpp)
         self._refuse_too_large(own, base)
-        with torch.inference_mode():
-            # At its own size first: normalising and resizing change places without effect, both being linear.
-            whole = torch.from_numpy(self.card.normalisation.apply(rgb))[None].to(self._device)  # (1, 3, h, w)
-            said = self._average(whole, base) if self.view.passes > 1 else self._logits(whole, base, own)
-            if not bool(torch.isfinite(said.sum())):
-                raise ModelError(
-                    f"the network {self.card.name!r} gives values that are not finite; its weights are damaged, or the "
-                    "precision is too low for it: try --precision fp32"
-                )
-            return said[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
+        # At its own size first: normalising and resizing change places without effect, both being linear.
+        whole = torch.from_numpy(self.card.normalisation.apply(rgb))[None].to(self._device)  # (1, 3, h, w)
+        said = self._average(whole, base) if self.view.passes > 1 else self._logits(whole, base, own)
+        if not bool(torch.isfinite(said.sum())):
+            raise ModelError(
+                f"the network {self.card.name!r} gives values that are not finite; its weights are damaged, or the "
+                "precision is too low for it: try --precision fp32"
+            )
+        return said
 
     def _average(self, whole: Tensor, base: Size) -> Tensor:
         """Sum of the probabilities over all passes, (1, C, h, w)."""

@@ -127,6 +127,8 @@ class ModelCard(BaseModel):
         Where the weights come from: the command, or repository, commit and sha256.
     core_px, halo_px
         Advice for windows over a slide, in px at `mpp`: side of the core and width of the halo around it.
+    temperature
+        What the trained logits were divided by, so that probabilities mean what they say; the weights hold it already.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -146,6 +148,7 @@ class ModelCard(BaseModel):
     source: str
     core_px: Annotated[int, Field(gt=0, multiple_of=8)] = 2560
     halo_px: Annotated[int, Field(ge=0, multiple_of=8)] = 192
+    temperature: Annotated[float, Field(gt=0)] = 1.0
 
     @model_validator(mode="after")
     def _ensure_one_class_per_output(self) -> ModelCard:
