@@ -139,3 +139,20 @@ def test_all_steps_together_draw_from_the_given_generator_alone() -> None:
     np.testing.assert_array_equal(first[0], again[0])
     np.testing.assert_array_equal(first[1], again[1])
     assert not np.array_equal(first[0], other[0])
+
+
+def test_stains_that_are_left_as_they_are_change_nothing() -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    same = augment.jitter_stain(rgb, gains=np.ones(3), shifts=np.zeros(3))
+    assert np.abs(same.astype(int) - rgb).max() <= 1
+
+
+def test_stain_changes_the_colour_of_tissue_and_little_of_glass() -> None:
+    tissue, glass = np.full((1, 1, 3), (170, 90, 160), np.uint8), np.full((1, 1, 3), 245, np.uint8)
+    rng = np.random.default_rng(0)
+    gains = rng.uniform(0.75, 1.3, size=(50, 3))
+    moved, still = (
+        [augment.jitter_stain(px, gains=g, shifts=np.zeros(3))[0, 0] for g in gains] for px in (tissue, glass)
+    )
+    assert np.std(moved, axis=0).min() > 5
+    assert np.std(still, axis=0).max() < 5

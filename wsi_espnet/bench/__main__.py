@@ -8,12 +8,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from wsi_espnet.bench import batch, frames, memory, overhead, scheduling, seams, speed, training
+from wsi_espnet.bench import batch, frames, memory, overhead, robustness, scheduling, seams, speed, training
 from wsi_espnet.bench.report import Report, machine_line
 from wsi_espnet.bench.settings import Settings
 from wsi_espnet.errors import WsiEspnetError
 
 BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
+    "robustness": robustness.run,
     "seams": seams.run,
     "speed": speed.run,
     "overhead": overhead.run,

@@ -48,7 +48,9 @@ def augmented(
     if config.pose:
         rgb, labels = pose(rgb, labels, rng=rng)
     if config.stain_gain is not None or config.stain_shift:
-        rgb = jitter_stain(rgb, gain=config.stain_gain or (1.0, 1.0), shift=config.stain_shift, rng=rng)
+        gains = rng.uniform(*(config.stain_gain or (1.0, 1.0)), size=3)
+        shifts = rng.uniform(-config.stain_shift, config.stain_shift, size=3)
+        rgb = jitter_stain(rgb, gains=gains, shifts=shifts)
     if config.brightness or config.contrast or config.saturation or config.hue:
         rgb = jitter_colour(
             rgb,
@@ -130,14 +132,12 @@ def pose(rgb: Rgb, labels: Labels, *, rng: np.random.Generator) -> tuple[Rgb, La
     return (rgb[:, ::-1], labels[:, ::-1]) if mirrored else (rgb, labels)
 
 
-def jitter_stain(rgb: Rgb, *, gain: tuple[float, float], shift: float, rng: np.random.Generator) -> Rgb:
+def jitter_stain(rgb: Rgb, *, gains: NDArray[np.float64], shifts: NDArray[np.float64]) -> Rgb:
     """The same tissue stained a little more or less (Tellez et al. 2018, doi 10.1109/TMI.2018.2820199).
 
-    Colour is taken apart into haematoxylin, eosin and a residual with the matrix of Ruifrok and Johnston (2001);
-    each is scaled within `gain` and shifted by up to `shift`, in units of optical density.
+    Colour is taken apart into haematoxylin, eosin and a residual with the matrix of Ruifrok and Johnston (2001); each
+    is multiplied with its gain and shifted by its shift, in units of optical density.
     """
-    gains = rng.uniform(*gain, size=3)
-    shifts = rng.uniform(-shift, shift, size=3)
     to_jittered = (hed_from_rgb @ np.diag(gains) @ rgb_from_hed).astype(np.float32)
     density = _DENSITY[rgb] @ to_jittered + (shifts @ rgb_from_hed).astype(np.float32)
     jittered: Rgb = np.clip(256.0 * np.exp(-density) - 1.0, 0, 255).astype(np.uint8)
