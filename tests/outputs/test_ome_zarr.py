@@ -15,7 +15,8 @@ from ome_zarr_models.v05.image_label import ImageLabel
 
 from wsi_espnet.geometry import Level, ReadPlan, Region
 from wsi_espnet.models.catalog import class_table
-from wsi_espnet.outputs.ome_zarr import ResultStore, chunk_px, majority, write_image
+from wsi_espnet.outputs.levels import chunk_px, majority, write_image
+from wsi_espnet.outputs.ome_zarr import ResultStore
 from wsi_espnet.slides.stored_tissue import write_tissue
 
 SHAPE = (700, 1100)

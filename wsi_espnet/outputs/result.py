@@ -23,7 +23,8 @@ from wsi_espnet.errors import ResumeError
 from wsi_espnet.geometry import ReadPlan, Region
 from wsi_espnet.locks import hold
 from wsi_espnet.outputs.areas import Areas, measure_areas, write_areas
-from wsi_espnet.outputs.ome_zarr import ResultStore, write_image
+from wsi_espnet.outputs.levels import write_image
+from wsi_espnet.outputs.ome_zarr import ResultStore
 from wsi_espnet.outputs.summary import overview_png
 from wsi_espnet.resume import KEY, claim_folder, ensure_apart, mark, read_mark
 from wsi_espnet.slides.source import PixelSource
