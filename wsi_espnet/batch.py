@@ -24,7 +24,6 @@ from wsi_espnet.cohort.pages import write_pages
 from wsi_espnet.cohort.settings import BatchConfig, ClusterOptions, SegmentOptions
 from wsi_espnet.errors import OutputError, UsageError, WsiEspnetError
 from wsi_espnet.inference.tasks import KEPT
-from wsi_espnet.inference.torch_backend import gpu_count
 from wsi_espnet.models.catalog import find_model
 from wsi_espnet.resume import read_mark
 from wsi_espnet.slides.slide import CACHE_BYTES
@@ -205,7 +204,8 @@ def _run(
     from wsi_espnet.batch_flow import Flow, SchedulerLost, Task
 
     options = config.cluster
-    gpus = _gpus(config)
+    torch = any(options_of(entry, config.segment).through_torch for entry in todo)
+    gpus = _gpus(config) if torch else config.cluster.gpus or 0
     with clusters.open_cluster(options, gpus=gpus) as connect, Notes(ledger, folder, todo, progress) as notes:
         flow: Flow | None = None
         lost_at: float | None = None
@@ -217,7 +217,7 @@ def _run(
                     clusters.await_workers(client, patience_s=patience, what=what)
                     if flow is None:
                         log.info("dashboard: %s", client.dashboard_link)
-                        machine, gpu_share, apart = _survey(client, config)
+                        machine, gpu_share, apart = _survey(client, config, torch=torch)
                         places = {entry.name: place for place, entry in enumerate(entries)}
                         tasks = [
                             Task(
@@ -246,18 +246,26 @@ def _gpus(config: BatchConfig) -> int:
     """GPUs of this machine that the batch uses."""
     if config.segment.device == "cpu" or config.cluster.kind != "local":
         return 0
+    # Imported here: a batch that runs exported files needs no torch.
+    from wsi_espnet.inference.torch_backend import gpu_count
+
     found = gpu_count()
     return found if config.cluster.gpus is None else min(found, config.cluster.gpus)
 
 
-def _survey(client: Client, config: BatchConfig) -> tuple[Machine, float, bool]:
-    """What the workers are, the part of a GPU that one call takes, and whether others read for those with a GPU."""
+def _survey(client: Client, config: BatchConfig, *, torch: bool) -> tuple[Machine, float, bool]:
+    """What the workers are, the part of a GPU that one call takes, and whether others read for those with a GPU.
+
+    Without `torch`, every worker decides by itself what runs an exported file.
+    """
     workers = list(client.scheduler_info(n_workers=-1)["workers"].values())
     threads = max(w["nthreads"] for w in workers)
     with_gpu = [w for w in workers if w.get("resources", {}).get("GPU")]
     has_gpu = bool(with_gpu) or bool(config.cluster.gpus and config.cluster.kind != "local")
     if has_gpu and config.segment.device == "cpu":
         has_gpu = False
+    if not torch:
+        return Machine("cpu", config.segment.precision, threads, _worker_bytes(workers, config.cluster)), 0.0, False
     device, precision = client.submit(
         probe,
         config.segment.device,

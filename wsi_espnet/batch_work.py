@@ -20,10 +20,9 @@ from wsi_espnet.atomic import write_bytes_atomic
 from wsi_espnet.budget import return_freed_blocks
 from wsi_espnet.cohort.settings import SegmentOptions
 from wsi_espnet.errors import ResumeError
-from wsi_espnet.inference.backends import TORCH, shared_predictor
+from wsi_espnet.inference.backends import shared_predictor
 from wsi_espnet.inference.predictor import Execution
 from wsi_espnet.inference.tasks import Failure, Job
-from wsi_espnet.inference.torch_backend import choose_execution
 from wsi_espnet.outputs.areas import Areas
 from wsi_espnet.outputs.result import FailedCore, Reports, ResultFolder
 from wsi_espnet.segment import make_job, result_folder, scale_warning
@@ -110,13 +109,16 @@ class Prepared:
 
 
 def probe(device: str, precision: str) -> tuple[str, str]:
-    """Device and precision that this worker would take, where they are left to it.
+    """Device and precision that torch on this worker would take, where they are left to it.
 
     Raises
     ------
     UsageError
         The device is not there.
     """
+    # Imported here: a batch that runs exported files needs no torch.
+    from wsi_espnet.inference.torch_backend import choose_execution
+
     chosen = choose_execution(device=device, precision=precision, compiled=False, batch=1, work_px=0)
     return chosen.device, chosen.precision
 
@@ -130,8 +132,7 @@ def plan_slide(source: PixelSource, options: SegmentOptions, machine: Machine) -
         See `wsi_espnet.segment_setup.decide`.
     """
     execution = None
-    through_torch = options.backend in (None, TORCH) and not options.model.endswith(".onnx")
-    if machine.has_gpu and through_torch:
+    if machine.has_gpu and options.through_torch:
         # This worker may have no GPU; the one that runs the network has. The default is to compile on the CPU alone.
         execution = Execution(machine.device, machine.precision, options.compiled is True, options.batch)
     return decide(
@@ -144,8 +145,8 @@ def plan_slide(source: PixelSource, options: SegmentOptions, machine: Machine) -
         window=options.window,
         halo=options.halo,
         stitch=options.stitch,
-        device="cpu",
-        precision=machine.precision if through_torch else options.precision,
+        device="cpu" if options.through_torch else options.device,
+        precision=machine.precision if options.through_torch else options.precision,
         compiled=options.compiled,
         batch=options.batch,
         workers=machine.threads,

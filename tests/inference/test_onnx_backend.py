@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -132,14 +133,13 @@ def test_a_run_through_another_program_does_not_go_on_with_this_one(
 
 PROGRAM = """
 import sys
-sys.modules["torch"] = None  # importing it fails from here on
 from wsi_espnet.cli.main import run
 sys.argv[0] = "wsi-espnet"
 run()
 """
 
 
-@pytest.mark.parametrize("command", ["segment", "predict", "evaluate"])
+@pytest.mark.parametrize("command", ["segment", "batch", "predict", "evaluate"])
 def test_torch_is_not_needed(exported: Path, tmp_path: Path, command: str) -> None:
     small_slide(tmp_path / "slide.svs", blobs(300, 400))
     for kind, content in (("images", blobs(64, 96)), ("masks", np.zeros((64, 96), np.uint8))):
@@ -148,11 +148,21 @@ def test_torch_is_not_needed(exported: Path, tmp_path: Path, command: str) -> No
     (tmp_path / "classes.json").write_text(read_onnx(exported).card.classes.model_dump_json())
     arguments = {
         "segment": ["segment", "slide.svs", "-m", exported, "-o", "out"],
+        "batch": ["batch", "slide.svs", "-m", exported, "-o", "out", "--workers", "1"],
         "predict": ["predict", exported, "data/images", "-o", "out", "--size", "48x40"],
         "evaluate": ["evaluate", exported, "glas", "--data", "absent"],
     }[command]
+    # Found before the real one, by the workers of a batch too.
+    (tmp_path / "blocked").mkdir()
+    (tmp_path / "blocked" / "torch.py").write_text('raise ImportError("torch is blocked")')
+    path = os.pathsep.join([str(tmp_path / "blocked"), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *map(str, arguments)], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if command == "evaluate":  # gets as far as looking for the data
         assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from wsi_espnet.cli import say
-from wsi_espnet.cli.segment import COMPILED, Compile, Precision, Stitch
+from wsi_espnet.cli.segment import COMPILED, Backend, Compile, Precision, Stitch
 from wsi_espnet.cli.values import options_of, shard_of
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def run(
         str | None, typer.Option(help="What all workers here, or one job, may use [80 % of what is free].")
     ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="Bundled name or file [glas-colon].")] = None,
+    backend: Annotated[Backend | None, typer.Option(help="What runs it [onnx for an .onnx file, else torch].")] = None,
     tissue: Annotated[str | None, typer.Option(help="auto or none; a table names files [auto].")] = None,
     mpp: Annotated[float | None, typer.Option(help="um per px given to the network [the model's own].")] = None,
     slide_mpp: Annotated[float | None, typer.Option(help="um per px of all slides, whatever they say.")] = None,
@@ -102,6 +103,7 @@ def run(
         "cluster.workers": workers,
         "cluster.memory": memory,
         "segment.model": model,
+        "segment.backend": backend and backend.value,
         "segment.tissue": tissue,
         "segment.mpp": mpp,
         "segment.slide_mpp": slide_mpp,

@@ -46,6 +46,11 @@ class SegmentOptions(Section):
     batch: Count = 1
     probabilities: bool = False
 
+    @property
+    def through_torch(self) -> bool:
+        """Whether torch runs the network, and not an exported file's own program."""
+        return self.backend in (None, "torch") and not self.model.endswith(".onnx")
+
 
 class ClusterOptions(Section):
     """Where the work is done.
@@ -67,7 +72,7 @@ class ClusterOptions(Section):
     processes
         Worker processes per job; with GPUs, one per GPU is what makes sense.
     gpus
-        GPUs per job, or on this machine; None takes those that are there (none, on a batch system).
+        GPUs per job, or on this machine; None takes those that are there (none on a batch system, or without torch).
     walltime, queue, account
         Of each job.
     options
