@@ -84,7 +84,7 @@ def test_forty_slides_four_of_them_wrong_then_mended(inputs: Path, single: Path,
     assert {f"s{number:02}" for number in said} == failures.keys()
     for number, words_said in said.items():
         assert words_said in failures[f"s{number:02}"]
-        assert words_said in told.out
+        assert words_said in " ".join(told.out.split())  # the table folds it
     assert differing_files(out / "slides" / "s00", single) == []
     with (out / "summary.csv").open() as file:
         rows = list(csv.DictReader(file))

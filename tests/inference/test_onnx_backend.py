@@ -179,8 +179,7 @@ def test_camvid_scores_are_those_of_torch(shared: Path, tmp_path: Path) -> None:
     module, card = import_pth(shared / "data/weights/espnet/decoder/espnet_p_2_q_8_camvid.pth", name="camvid")
     model = save_model(tmp_path / "camvid.safetensors", module, card)
     file, half = export(model, tmp_path / "out").files[:2]
-    wanted = evaluate(model, "camvid", data=shared / "data/camvid").scores.means["mIoU"]
-    assert wanted == pytest.approx(0.7005, abs=1e-4)
+    wanted = 0.7005  # of torch: tests/test_evaluate.py
     said = evaluate(file, "camvid", data=shared / "data/camvid")
     assert said.about["backend"] == "onnx"
     assert said.scores.means["mIoU"] == pytest.approx(wanted, abs=1e-4)
