@@ -13,7 +13,7 @@ from small import CLASSES, MPP, tiny_model
 
 from wsi_espnet.calibrate import ERROR, calibrate
 from wsi_espnet.calibration import calibration_error, fit_temperature
-from wsi_espnet.errors import DataError, ResumeError, UsageError
+from wsi_espnet.errors import DataError, OutputError, UsageError
 from wsi_espnet.inference.images import ImagePredictor
 from wsi_espnet.inference.view import View
 from wsi_espnet.models.weights import load_model
@@ -96,7 +96,7 @@ def test_answers_that_have_nothing_to_do_with_the_truth_are_refused(tmp_path: Pa
 def test_other_classes_and_files_that_are_there_are_refused(tmp_path: Path) -> None:
     model = tiny_model(tmp_path / "tiny.safetensors")
     folder = labelled(tmp_path / "data", model, 1.0)
-    with pytest.raises(ResumeError, match="exists"):
+    with pytest.raises(OutputError, match="exists"):
         calibrate(model, "folder", model, data=folder)
     (folder / "classes.toml").write_text((folder / "classes.toml").read_text().replace("gland", "fat"))
     with pytest.raises(UsageError, match=r"knows glass, stroma, gland, .* has glass, stroma, fat"):

@@ -214,6 +214,8 @@ def test_data_that_do_not_fit_are_said(streets: Path, tmp_path: Path) -> None:
         run(streets, tmp_path / "c", loss={"class_weights": [1, 2]})
     with pytest.raises(UsageError, match=r"needs as many CUDA devices, and torch sees \d; lower it"):
         run(streets, tmp_path / "e", run={"device": "cuda", "devices": 99})
+    with pytest.raises(UsageError, match="needs a class that glass belongs to"):
+        run(streets, tmp_path / "f", augment={"blank": 0.1})
     with pytest.raises(UsageError, match="not said; give it as --data"):
         train(parse_config(SMALL, "test"), tmp_path / "d", command="a test")
     assert list(tmp_path.iterdir()) == [], "a start that failed is no run"

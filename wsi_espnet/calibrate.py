@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsi_espnet.atomic import refuse_existing
 from wsi_espnet.calibration import COOLEST, HOTTEST, calibration_error, fit_temperature
 from wsi_espnet.data.adapter import Dataset
 from wsi_espnet.data.catalog import open_dataset
@@ -23,7 +22,7 @@ from wsi_espnet.errors import DataError, UsageError
 from wsi_espnet.inference.images import ImagePredictor
 from wsi_espnet.inference.view import View
 from wsi_espnet.models.espnet import logits_layer
-from wsi_espnet.models.weights import load_model, save_model
+from wsi_espnet.models.weights import ensure_can_save, load_model, save_model
 
 STEP_PX = 4
 """One px in 4 x 4 is asked: neighbours say the same, and CamVid's logits would be 0.8 GB."""
@@ -90,11 +89,10 @@ def calibrate(
         The split has no labelled px, is damaged, or has nothing to do with what the model says.
     UsageError
         Its classes are not the model's.
-    ModelError, ResumeError, OutputError
+    ModelError, OutputError
         See `wsi_espnet.errors`.
     """
-    if not overwrite:
-        refuse_existing([Path(out)])
+    ensure_can_save(Path(out), overwrite=overwrite)
     loaded = load_model(model)
     source = open_dataset(dataset, data or ".", **(options or {})) if isinstance(dataset, str) else dataset
     names, theirs = loaded.card.classes.names, source.classes.names

@@ -170,8 +170,3 @@ def test_blanks_take_the_label_of_glass() -> None:
         assert set(covered.labels[differ].tolist()) <= {7}
         changed += bool(differ.any())
     assert changed == 20
-
-
-def test_blanks_need_a_class_for_glass() -> None:
-    with pytest.raises(UsageError, match="needs a class that glass belongs to"):
-        of(AugmentConfig(crop_px=(16, 24), blank=0.1))

@@ -79,16 +79,27 @@ def save_model(path: str | Path, module: nn.Module, card: ModelCard, *, overwrit
         The file exists and may not be replaced, has another suffix, or cannot be written.
     """
     path = Path(path)
-    if path.suffix != SUFFIX:
-        raise OutputError(f"a model file must end in {SUFFIX}, got {path.name!r}")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists and is not replaced; choose another name or allow it with overwrite=True")
+    ensure_can_save(path, overwrite=overwrite)
     tensors = {key: t.detach().cpu().contiguous() for key, t in module.state_dict().items()}
     wanted = build(card.network).state_dict()
     ensure_same_tensors(tensors, wanted, f"the module for {path} does not fit its card")
     content = safetensors.torch.save(tensors, metadata={CARD_KEY: card.model_dump_json()})
     write_bytes_atomic(path, content)
     return path
+
+
+def ensure_can_save(path: Path, *, overwrite: bool) -> None:
+    """Refuse a name that `save_model` would refuse, before what is to be saved is computed.
+
+    Raises
+    ------
+    OutputError
+        The file exists and may not be replaced, or has another suffix.
+    """
+    if path.suffix != SUFFIX:
+        raise OutputError(f"a model file must end in {SUFFIX}, got {path.name!r}")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists and is not replaced; choose another name, or allow it with --overwrite")
 
 
 def ensure_same_tensors(got: dict[str, Tensor], wanted: dict[str, Tensor], complaint: str) -> None:

@@ -79,7 +79,7 @@ def open_data(config: TrainConfig) -> Dataset:
     Raises
     ------
     UsageError
-        Its folder is not said, or a split is absent or empty.
+        Its folder is not said, a split is absent or empty, or no class is that of glass where `augment.blank` needs it.
     DataError
         It is of another layout.
     """
@@ -92,6 +92,8 @@ def open_data(config: TrainConfig) -> Dataset:
                 f"{config.data.root} has no images for {split!r}; its splits are {', '.join(dataset.splits)} "
                 "(data.train and data.validation name those to use)"
             )
+    if config.augment.blank and dataset.classes.glass is None:
+        raise UsageError("augment.blank needs a class that glass belongs to, and the data set's table names none")
     return dataset
 
 
