@@ -51,6 +51,7 @@ JOBS = frozenset(
         "batch",
         "batch_work",
         "batch_flow",
+        "batch_task",
         "batch_notes",
         "batch_plan",
         "train",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsi_espnet.batch_notes import BatchProgress, Notes
+from wsi_espnet.batch_task import Task
 from wsi_espnet.batch_work import Machine, Order, probe
 from wsi_espnet.budget import size_bytes
 from wsi_espnet.cohort import clusters
@@ -201,7 +202,7 @@ def _run(
     overwrite: bool,
     progress: Callable[[BatchProgress], None] | None,
 ) -> None:
-    from wsi_espnet.batch_flow import Flow, SchedulerLost, Task
+    from wsi_espnet.batch_flow import Flow, SchedulerLost
 
     options = config.cluster
     torch = any(options_of(entry, config.segment).through_torch for entry in todo)

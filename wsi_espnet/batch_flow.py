@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import queue
 import time
-import traceback
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from distributed import CancelledError, Client, Future, KilledWorker
 from distributed.client import ClosedClientError
 
 from wsi_espnet import batch_work
-from wsi_espnet.batch_work import Order, Prepared
-from wsi_espnet.errors import NoTissueError, WsiEspnetError
+from wsi_espnet.batch_task import Ended, Listener, Task, ended_by, ended_with
+from wsi_espnet.batch_work import Order
 from wsi_espnet.inference import schedule
 from wsi_espnet.inference.tasks import RETRIES
 
@@ -40,60 +39,6 @@ TICK_S = 1.0
 
 _PREPARE_FIRST = 1 << 30
 """Beginning a slide comes before all windows: it is asked for only when threads are about to run dry."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """What became of a slide: ``done``, ``failed`` or ``skipped``, why, and what the summary tells about it."""
-
-    state: str
-    cause: str
-    facts: dict[str, Any]
-    detail: str = ""
-
-
-@dataclass(slots=True, eq=False)
-class Task:
-    """A slide in the flow.
-
-    Parameters
-    ----------
-    name, place
-        Of its entry; a lower place is computed first.
-    order
-        What workers are told, but for the token of an attempt.
-    """
-
-    name: str
-    place: int
-    order: Order
-    token: str = ""
-    attempts: int = 0
-    fruitless: int = 0
-    least_todo: int | None = None
-    windows: int = 0
-    windows_done: int = 0
-    work_px: int = 0
-    futures: list[Future[Any]] = field(default_factory=list)
-
-    @property
-    def load(self) -> int:
-        """Tasks that it will still keep busy, about."""
-        return 1 + self.windows - self.windows_done
-
-
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """Who is told what happens, always in the caller's thread: for the ledger and the logs.
-
-    `begun` may answer with the end of a slide that must not be begun.
-    """
-
-    begun: Callable[[Task], Ended | None]
-    prepared: Callable[[Task, Prepared], None]
-    again: Callable[[Task, str], None]
-    ended: Callable[[Task, Ended], None]
-    tick: Callable[[list[Task]], None]
 
 
 class SchedulerLost(Exception):  # noqa: N818  an event, which the caller answers by connecting again
@@ -207,7 +152,7 @@ class Flow:
             else:
                 facts = self._result(task, future)
                 if facts is not None:
-                    self._end(task, _ended(facts))
+                    self._end(task, ended_with(facts))
         else:
             self._failed(task, future)
 
@@ -268,7 +213,7 @@ class Flow:
         if future.status == "error":
             error = future.exception()
             if not isinstance(error, KilledWorker):
-                self._end(task, _refused(error, future))
+                self._end(task, ended_by(error, future.traceback()))
                 return
             cause = f"a worker died {error.allowed_failures + 1} times over {_kind(error.task)}"
             self._again(task, cause)
@@ -304,23 +249,6 @@ class Flow:
 
 def _order(task: Task) -> Order:
     return replace(task.order, token=task.token)
-
-
-def _ended(facts: dict[str, Any]) -> Ended:
-    failed = facts["failed_windows"]
-    if not failed:
-        return Ended("done", "", facts)
-    said = f"{failed} of {facts['windows']} windows could not be read and are unlabelled (255) in the mask; the first: "
-    return Ended("failed", said + facts["first_failure"], facts)
-
-
-def _refused(error: BaseException, future: Future[Any]) -> Ended:
-    if isinstance(error, NoTissueError):
-        return Ended("skipped", str(error), {})
-    if isinstance(error, WsiEspnetError):
-        return Ended("failed", str(error), {})
-    lines = traceback.format_exception(type(error), error, future.traceback())
-    return Ended("failed", f"unexpected {type(error).__name__}: {error}", {}, detail="".join(lines))
 
 
 def _kind(key: object) -> str:

@@ -8,18 +8,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
+from wsi_espnet.batch_task import Ended, Listener, Task
+from wsi_espnet.batch_work import Prepared
 from wsi_espnet.cohort.folder import BatchFolder
 from wsi_espnet.cohort.ledger import Ledger
 from wsi_espnet.cohort.manifest import Entry
 from wsi_espnet.cohort.pages import write_pages
 from wsi_espnet.errors import ResumeError
 from wsi_espnet.outputs.result import keep_alone
-
-if TYPE_CHECKING:
-    from wsi_espnet.batch_flow import Ended, Listener, Task
-    from wsi_espnet.batch_work import Prepared
 
 REPORT_EVERY_S = 300.0
 """How often summary, failures and index are written while a batch runs."""
@@ -89,14 +87,10 @@ class Notes:
 
     def listener(self) -> Listener:
         """The methods below, as the flow wants them."""
-        from wsi_espnet.batch_flow import Listener
-
         return Listener(self.begun, self.prepared, self.again, self.ended, self.tick)
 
     def begun(self, task: Task) -> Ended | None:
         """A slide is given to the workers; the end of it where another process writes its result."""
-        from wsi_espnet.batch_flow import Ended
-
         if task.name not in self._locks:
             locks = contextlib.ExitStack()
             try:
