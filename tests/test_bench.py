@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from wsi_espnet.bench import frames, seams, training
+from wsi_espnet.bench import frames, many, seams, training
 from wsi_espnet.bench.process import measure
 from wsi_espnet.bench.report import Check, Report
 from wsi_espnet.bench.scores import GLASS, changed_px, confusion
@@ -154,6 +154,14 @@ def test_a_round_of_training(shared: Path, tmp_path: Path, monkeypatch: pytest.M
         assert 0 < facts["network_seconds"] <= facts["seconds"]
         assert facts["images_per_s"] == pytest.approx(10 / facts["seconds"])
     assert [row[0] for row in report.rows] == ["small, no loader process", "small, a loader process"]
+
+
+def test_a_round_of_many_slides(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(many, "QUICK_SLIDES", 3)
+    report = many.run(Settings(data=shared, out=tmp_path, quick=True))
+    assert report.facts["states"] == {"done": 3}
+    assert report.facts["resident_mib"]
+    assert all(check.met for check in report.checks if check.what != "growth after a fifth of them")
 
 
 def test_frames_are_timed_through_torch_and_onnx(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from wsi_espnet.bench import batch, frames, memory, overhead, robustness, scheduling, seams, speed, training
+from wsi_espnet.bench import batch, frames, many, memory, overhead, robustness, scheduling, seams, speed, training
 from wsi_espnet.bench.report import Report, machine_line
 from wsi_espnet.bench.settings import Settings
 from wsi_espnet.errors import WsiEspnetError
@@ -22,11 +22,12 @@ BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     "training": training.run,
     "frames": frames.run,
     "batch": batch.run,
+    "many": many.run,
     "scheduling": scheduling.run,
 }
 """In the order in which they run."""
 
-LONG = frozenset({"memory"})
+LONG = frozenset({"memory", "many"})
 """Left out of a quick round."""
 
 

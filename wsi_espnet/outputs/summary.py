@@ -15,6 +15,9 @@ from wsi_espnet.outputs.ome_zarr import ResultStore
 from wsi_espnet.outputs.overview import draw_overview
 from wsi_espnet.slides.tissue_mask import TissueMask
 
+COMPRESS_LEVEL = 2
+"""Of the PNG: a third of the time of Pillow's 6, which is half of what a tiny slide takes, for a tenth more bytes."""
+
 
 def overview_png(
     store: ResultStore,
@@ -43,7 +46,7 @@ def overview_png(
         areas=areas,
     )
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+    image.save(buffer, "PNG", compress_level=COMPRESS_LEVEL)
     return buffer.getvalue()
 
 
