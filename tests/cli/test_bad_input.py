@@ -304,3 +304,11 @@ def test_a_small_slide_of_another_size_is_told_from_the_first(bench: Path, wsi_e
     assert wsi_espnet(*base).status == 0
     small_slide(tmp_path / "slide.svs", blobs(600, 800, seed=2))
     wsi_espnet(*base).assert_refused(2, "source", "--overwrite")
+
+
+@pytest.mark.parametrize("words", [(), ("batch",), ("models",), ("data",)])
+def test_a_command_without_anything_shows_its_help_as_it_is(wsi_espnet: Call, words: tuple[str, ...]) -> None:
+    told = wsi_espnet(*words)
+    assert told.status == 2
+    assert told.err.startswith("Usage: ")
+    assert "\nCommands:\n" in told.err

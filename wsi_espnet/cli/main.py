@@ -56,9 +56,10 @@ def run() -> None:
     except WsiEspnetError as exc:
         fail(f"error: {exc}", exc.exit_code)
     except typer.TyperException as exc:  # an option or argument that the command does not take
-        if said := _of_option(exc):  # nothing where the help was shown instead
-            fail(f"error: {said}; see --help", exc.exit_code)
-        sys.exit(exc.exit_code)
+        message = exc.format_message()
+        if message.startswith("Usage:"):  # the help of a command that was given nothing at all
+            fail(message, exc.exit_code)
+        fail(f"error: {_in_one_line(message)}; see --help", exc.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         fail(_INTERRUPTED, INTERRUPTED)
     if status == INTERRUPTED:  # Typer catches Ctrl-C itself and hands back this status
@@ -71,6 +72,6 @@ def fail(message: str, status: int) -> None:
     sys.exit(status)
 
 
-def _of_option(exc: typer.TyperException) -> str:
-    """Typer's sentence on one line, without the word that pydantic puts before each."""
-    return " ".join(exc.format_message().split()).replace("Value error, ", "").rstrip(".")
+def _in_one_line(message: str) -> str:
+    """Typer's sentence, without the word that pydantic puts before each."""
+    return " ".join(message.split()).replace("Value error, ", "").rstrip(".")
