@@ -205,6 +205,17 @@ def test_a_student_learns_from_a_teacher(quiet: TrainResult, streets: Path, tmp_
     assert load_model(student.model).card.network == load_model(alone.model).card.network
 
 
+def test_the_yardstick_is_trained_the_same_way_and_goes_on_from_its_like_alone(streets: Path, tmp_path: Path) -> None:
+    unet = {"architecture": "unet", "width": 4}
+    once = {"epochs": 1, "accumulate": 1, "repeats": 1}
+    done = run(streets, tmp_path / "unet", model=unet, run=once)
+    assert str(load_model(done.model).card.network) == "unet, width 4, 11 classes"
+    again = run(streets, tmp_path / "again", model=unet | {"init": str(done.model)}, run=once)
+    assert load_model(again.model).card.source.count("all of ") == 1
+    with pytest.raises(UsageError, match="goes on from a unet of the same width and classes alone"):
+        run(streets, tmp_path / "wider", model=unet | {"width": 8, "init": str(done.model)}, run=once)
+
+
 def test_data_that_do_not_fit_are_said(streets: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"has no images for 'test'; its splits are train, val"):
         run(streets, tmp_path / "a", data={"validation": "test"})

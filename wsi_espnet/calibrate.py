@@ -21,7 +21,7 @@ from wsi_espnet.data.catalog import open_dataset
 from wsi_espnet.errors import DataError, UsageError
 from wsi_espnet.inference.images import ImagePredictor
 from wsi_espnet.inference.view import View
-from wsi_espnet.models.espnet import logits_layer
+from wsi_espnet.models.networks import logits_layer
 from wsi_espnet.models.weights import ensure_can_save, load_model, save_model
 
 STEP_PX = 4
@@ -110,7 +110,8 @@ def calibrate(
         )
     before, after = (calibration_error(said, truth) for said in (logits, logits / temperature))
     with torch.no_grad():
-        logits_layer(loaded.module).weight /= temperature
+        for values in logits_layer(loaded.module).parameters():
+            values.div_(temperature)
     card = loaded.card.model_copy(
         update={
             "temperature": round(loaded.card.temperature * temperature, 4),

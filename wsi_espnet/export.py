@@ -16,6 +16,7 @@ from wsi_espnet.exporting.parity import Parity
 from wsi_espnet.exporting.qupath import qupath
 from wsi_espnet.exporting.triton import triton
 from wsi_espnet.exporting.tx2 import tx2
+from wsi_espnet.models.card import UNET
 from wsi_espnet.models.weights import load_model
 
 TARGETS: dict[str, Callable[[Request], Bundle]] = {
@@ -104,8 +105,14 @@ def export(
                 f"--{option} changes nothing for --target {target}, whose files have one form; leave it out"
             )
     ensure_extra()
+    loaded = load_model(model)
+    if loaded.card.network.architecture == UNET:
+        raise UsageError(
+            f"the model {loaded.card.name!r} is a U-Net, the yardstick for `train`, `evaluate` and `predict`; ESPNets "
+            "are what is exported, choose one of these"
+        )
     request = Request(
-        load_model(model),
+        loaded,
         precisions=PRECISIONS[precision],
         size=size,
         opset=opset,

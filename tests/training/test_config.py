@@ -74,7 +74,7 @@ def test_changes_are_typed_as_in_toml_and_may_make_tables(file: Path) -> None:
         ("run..epochs=1", "written key=value"),
         ("=1", "written key=value"),
         ("name.first=x", "name is a value, not a table"),
-        ("model.architecture=unet", "model.architecture: .*'encoder', 'espnet-c' or 'espnet'"),
+        ("model.architecture=segnet", "model.architecture: .*'espnet-c', 'espnet' or 'unet'"),
         ("augment.crop_px=[60, 64]", r"augment.crop_px.0: .*multiple of 8.* got 60"),
         ("augment.scale=[2, 1]", "augment: scale must be"),
         ("augment.pose=true", r"augment: pose .* square crop_px, got \(64, 96\)"),

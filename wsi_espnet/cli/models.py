@@ -44,14 +44,10 @@ def show(
     if as_json:
         say.print_json(card.model_dump(mode="json"))
         return
-    net = card.network
     rows = [
         ("name", card.name),
         ("summary", card.summary),
-        (
-            "network",
-            f"{net.architecture}, p {net.p}, q {net.q}, {net.classes} classes, detail skip {net.skip}",
-        ),
+        ("network", str(card.network)),
         ("scale", "none (street scenes)" if card.mpp is None else f"{card.mpp:g} um per px"),
         ("classes", ", ".join(f"{c.id} {c.name}" for c in card.classes.classes)),
         ("data", card.data),
@@ -79,12 +75,7 @@ def import_model(
 
     module, card = import_pth(file, classes=classes, name=name)
     written = save_model(out or Path(f"{card.name}.safetensors"), module, card, overwrite=overwrite)
-    net = card.network
-    say.out.print(
-        f"{written}  {net.architecture} p={net.p} q={net.q} skip={net.skip}, "
-        f"{net.classes} classes ({card.classes.name})",
-        markup=False,
-    )
+    say.out.print(f"{written}  {card.network} ({card.classes.name})", markup=False)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from wsi_espnet.classes import ClassTable
 ENCODER = "encoder"
 ESPNET_C = "espnet-c"
 ESPNET = "espnet"
+UNET = "unet"
 
 Triple = tuple[float, float, float]
 
@@ -48,6 +49,42 @@ class EspNetConfig(BaseModel):
     def stride(self) -> int:
         """Input px per output px and axis: 1 with the decoder, 8 without."""
         return 1 if self.architecture == ESPNET else 8
+
+    def __str__(self) -> str:
+        skip = f", detail skip {self.skip}" if self.architecture == ESPNET else ""
+        return f"{self.architecture}, p {self.p}, q {self.q}, {self.classes} classes{skip}"
+
+
+class UNetConfig(BaseModel):
+    """U-Net, which the ESPNet family is measured against.
+
+    Parameters
+    ----------
+    architecture
+        ``unet``.
+    width
+        Channels of the first level; 64 is the original's, with 31 M parameters.
+    classes
+        Number of output channels, at least 2.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    architecture: Literal["unet"] = "unet"
+    width: Annotated[int, Field(ge=1, le=256)] = 64
+    classes: Annotated[int, Field(ge=2, le=255)]
+
+    @property
+    def stride(self) -> int:
+        """Input px per output px and axis."""
+        return 1
+
+    def __str__(self) -> str:
+        return f"{self.architecture}, width {self.width}, {self.classes} classes"
+
+
+NetworkConfig = Annotated[EspNetConfig | UNetConfig, Field(discriminator="architecture")]
+"""Any network that a model file may hold."""
 
 
 class Normalisation(BaseModel):
@@ -108,7 +145,7 @@ class ModelCard(BaseModel):
     summary
         One sentence for a list of models.
     network
-        What `wsi_espnet.models.espnet.build` needs.
+        What `wsi_espnet.models.networks.build` needs.
     classes
         One class per output channel of the network.
     mpp
@@ -136,7 +173,7 @@ class ModelCard(BaseModel):
     format: Literal[1] = 1
     name: Annotated[str, Field(min_length=1)]
     summary: str
-    network: EspNetConfig
+    network: NetworkConfig
     classes: ClassTable
     mpp: Annotated[float, Field(gt=0)] | None
     normalisation: Normalisation

@@ -244,12 +244,6 @@ def build(config: EspNetConfig) -> CoarseNet | EspNet:
     return EspNet(config) if config.architecture == ESPNET else CoarseNet(config)
 
 
-def logits_layer(network: CoarseNet | EspNet) -> nn.Conv2d | nn.ConvTranspose2d:
-    """The last convolution, which has no bias: the logits are linear in its weights."""
-    layer = network.classifier
-    return layer if isinstance(layer, nn.ConvTranspose2d) else layer.conv
-
-
 def pad_to_multiple(x: Tensor) -> Tensor:
     """`x` with its last row and column repeated until both sides are multiples of 8; `x` itself if they are.
 

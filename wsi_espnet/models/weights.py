@@ -14,7 +14,7 @@ from wsi_espnet.atomic import write_bytes_atomic
 from wsi_espnet.errors import ModelError, OutputError
 from wsi_espnet.models.card import ModelCard
 from wsi_espnet.models.catalog import CARD_KEY, SUFFIX, find_model, read_card
-from wsi_espnet.models.espnet import CoarseNet, EspNet, build
+from wsi_espnet.models.networks import Network, build
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class LoadedModel:
     """
 
     card: ModelCard
-    module: CoarseNet | EspNet
+    module: Network
     sha256: str
 
 

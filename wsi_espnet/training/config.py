@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from wsi_espnet.errors import UsageError
-from wsi_espnet.models.card import ESPNET, EspNetConfig, Normalisation
+from wsi_espnet.models.card import ESPNET, EspNetConfig, Normalisation, UNetConfig
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -55,7 +55,9 @@ class ModelConfig(Section):
     Parameters
     ----------
     architecture, p, q, skip
-        As in `EspNetConfig`; the number of classes is the data set's.
+        As in `EspNetConfig`; the number of classes is the data set's. ``unet`` is the yardstick, without p, q and skip.
+    width
+        Of a ``unet``, as in `UNetConfig`.
     init
         A `.safetensors` file or bundled name, or an authors' `.pth`; None starts from random weights.
     init_part
@@ -69,18 +71,21 @@ class ModelConfig(Section):
         From 8-bit RGB to the input; None takes that of `init`, or else what is measured on the training split.
     """
 
-    architecture: Literal["encoder", "espnet-c", "espnet"] = "espnet"
+    architecture: Literal["encoder", "espnet-c", "espnet", "unet"] = "espnet"
     p: Annotated[int, Field(ge=0, le=64)] = 2
     q: Annotated[int, Field(ge=0, le=64)] = 8
     skip: Literal[16, 19] = 19
+    width: Annotated[int, Field(ge=1, le=256)] = 64
     init: str | None = None
     init_part: Literal["all", "encoder"] = "all"
     init_classes: dict[str, str] = {}
     revive: bool = False
     normalisation: Normalisation | None = None
 
-    def network(self, classes: int) -> EspNetConfig:
+    def network(self, classes: int) -> EspNetConfig | UNetConfig:
         """The network for that many classes."""
+        if self.architecture == "unet":  # the word itself, which a type checker follows
+            return UNetConfig(width=self.width, classes=classes)
         return EspNetConfig(architecture=self.architecture, p=self.p, q=self.q, classes=classes, skip=self.skip)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wsi_espnet.classes import ClassTable
-from wsi_espnet.models.card import EspNetConfig, ModelCard, Normalisation
+from wsi_espnet.models.card import EspNetConfig, ModelCard, Normalisation, UNetConfig
 from wsi_espnet.training.config import TrainConfig
 
 DIGITS = 4
@@ -13,7 +13,7 @@ DIGITS = 4
 def make_card(
     config: TrainConfig,
     *,
-    network: EspNetConfig,
+    network: EspNetConfig | UNetConfig,
     classes: ClassTable,
     mpp: float | None,
     normalisation: Normalisation,
@@ -39,7 +39,7 @@ def make_card(
     iou = {name: round(float(row[f"IoU {name}"]), DIGITS) for name in classes.names if row[f"IoU {name}"]}
     return ModelCard(
         name=config.name,
-        summary=said.summary or f"{network.architecture} p={network.p} q={network.q}, {classes.name}",
+        summary=said.summary or f"{network} ({classes.name})",
         network=network,
         classes=classes,
         mpp=mpp,

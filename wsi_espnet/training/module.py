@@ -15,7 +15,8 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from wsi_espnet.classes import UNLABELLED
 from wsi_espnet.models.card import Normalisation
-from wsi_espnet.models.espnet import CoarseNet, EspNet
+from wsi_espnet.models.espnet import CoarseNet
+from wsi_espnet.models.networks import Network
 from wsi_espnet.scores import Scores
 from wsi_espnet.training.config import TrainConfig
 from wsi_espnet.training.distill import logits_loss, pairwise_loss, renormalise
@@ -28,7 +29,7 @@ from wsi_espnet.training.steps import average_decay, make_optimiser, move_averag
 class Teacher:
     """A network to learn from, and what its input is made with."""
 
-    network: nn.Module
+    network: Network
     normalisation: Normalisation
 
 
@@ -57,7 +58,7 @@ class SegmentationModule(pl.LightningModule):
 
     def __init__(
         self,
-        network: CoarseNet | EspNet,
+        network: Network,
         config: TrainConfig,
         *,
         names: tuple[str, ...],
@@ -158,11 +159,11 @@ class SegmentationModule(pl.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def fine_and_coarse(network: nn.Module, pixels: Tensor) -> tuple[Tensor | None, Tensor]:
+def fine_and_coarse(network: Network, pixels: Tensor) -> tuple[Tensor | None, Tensor]:
     """Logits at full resolution (None without a decoder), and at stride 8."""
-    if isinstance(network, EspNet):
-        return network.fine_and_coarse(pixels)
-    return None, network(pixels)
+    if isinstance(network, CoarseNet):
+        return None, network(pixels)
+    return network.fine_and_coarse(pixels)
 
 
 def full_size(logits: Tensor, pixels: Tensor) -> Tensor:

@@ -11,9 +11,11 @@ from torch import nn
 
 from wsi_espnet.classes import ClassTable
 from wsi_espnet.errors import UsageError
-from wsi_espnet.models.card import ENCODER, EspNetConfig, ModelCard, Normalisation
-from wsi_espnet.models.espnet import CoarseNet, Encoder, EspNet, build
+from wsi_espnet.models.card import ENCODER, ModelCard, Normalisation
+from wsi_espnet.models.espnet import Encoder, EspNet
 from wsi_espnet.models.importer import import_pth
+from wsi_espnet.models.networks import Network, build
+from wsi_espnet.models.unet import UNet
 from wsi_espnet.models.weights import load_model
 from wsi_espnet.training.config import ModelConfig
 from wsi_espnet.training.revive import to_plain_rgb, wake_dead_channels
@@ -33,7 +35,7 @@ class Start:
         Where the weights come from, for the card.
     """
 
-    network: CoarseNet | EspNet
+    network: Network
     normalisation: Normalisation | None
     note: str
 
@@ -56,12 +58,14 @@ def start(config: ModelConfig, classes: ClassTable) -> Start:
     if config.init is None:
         return Start(network, None, "random weights")
     module, card, origin = _read(config.init)
+    if isinstance(network, UNet) or isinstance(module, UNet):
+        return _whole_unet(network, module, card, origin)
     _ensure_fits(config, module)
     theirs = _theirs(classes, card.classes, config.init_classes)
     whole = config.init_part == "all" and theirs == list(range(len(card.classes)))
     with torch.no_grad():
         if whole and isinstance(network, EspNet) and isinstance(module, EspNet):
-            _ensure_same_skip(config, card.network)
+            _ensure_same_skip(config, module)
             network.load_state_dict(module.state_dict())
         else:
             _copy_encoder(encoder_of(module), encoder_of(network), theirs)
@@ -69,6 +73,19 @@ def start(config: ModelConfig, classes: ClassTable) -> Start:
         if config.revive:
             normalisation = _revive(encoder_of(network), normalisation)
     return Start(network, normalisation, f"{'all' if whole else 'the encoder'} of {origin}")
+
+
+def _whole_unet(network: Network, module: Network, card: ModelCard, origin: str) -> Start:
+    """All of a U-Net: it has no encoder that another network could go on from."""
+    if {key: t.shape for key, t in network.state_dict().items()} != {
+        k: t.shape for k, t in module.state_dict().items()
+    }:
+        raise UsageError(
+            f"{origin} is {card.network}, which is not what model.architecture, width and the data set's classes ask "
+            "for; a unet goes on from a unet of the same width and classes alone"
+        )
+    network.load_state_dict(module.state_dict())
+    return Start(network, card.normalisation, f"all of {origin}")
 
 
 def encoder_of(network: nn.Module) -> Encoder:
@@ -87,7 +104,7 @@ def _revive(encoder: Encoder, normalisation: Normalisation) -> Normalisation:
     return normalisation
 
 
-def _read(init: str) -> tuple[CoarseNet | EspNet, ModelCard, str]:
+def _read(init: str) -> tuple[Network, ModelCard, str]:
     if Path(init).suffix in {".pth", ".pt"}:
         module, card = import_pth(init)
         return module, card, f"{Path(init).parent.name}/{Path(init).name} ({card.source})"
@@ -95,7 +112,7 @@ def _read(init: str) -> tuple[CoarseNet | EspNet, ModelCard, str]:
     return loaded.module, loaded.card, f"{loaded.card.name} (sha256 {loaded.sha256[:12]})"
 
 
-def _ensure_fits(config: ModelConfig, module: CoarseNet | EspNet) -> None:
+def _ensure_fits(config: ModelConfig, module: Network) -> None:
     encoder = encoder_of(module)
     got = (len(encoder.level2), len(encoder.level3))
     if got != (config.p, config.q):
@@ -109,7 +126,7 @@ def _ensure_fits(config: ModelConfig, module: CoarseNet | EspNet) -> None:
         )
 
 
-def _ensure_same_skip(config: ModelConfig, network: EspNetConfig) -> None:
+def _ensure_same_skip(config: ModelConfig, network: EspNet) -> None:
     if network.skip != config.skip:
         raise UsageError(
             f"{config.init} has the detail skip {network.skip}, model.skip is {config.skip}; make them equal"
