@@ -18,7 +18,8 @@ from PIL import Image
 from wsi_espnet.errors import ResumeError, UsageError
 from wsi_espnet.models.weights import load_model
 from wsi_espnet.train import TrainResult, train
-from wsi_espnet.training.config import TrainConfig, parse_config
+from wsi_espnet.training.config import TrainConfig
+from wsi_espnet.training.config_file import parse_config
 from wsi_espnet.training.run_folder import read_rows
 
 SMALL: dict[str, Any] = {

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from wsi_espnet.errors import ResumeError
-from wsi_espnet.training.config import TrainConfig, parse_config
+from wsi_espnet.training.config import TrainConfig
+from wsi_espnet.training.config_file import parse_config
 from wsi_espnet.training.pictures import draw_curves
 from wsi_espnet.training.run_folder import RunFolder, commit, environment, read_rows, write_rows
 

@@ -30,7 +30,7 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a network; started again, a run that was cut short goes on."""
-    from wsi_espnet.training.config import read_config
+    from wsi_espnet.training.config_file import read_config
     from wsi_espnet.training.extra import ensure_extra
 
     ensure_extra()
