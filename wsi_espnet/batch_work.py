@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 
 from wsi_espnet.atomic import write_bytes_atomic
-from wsi_espnet.budget import return_freed_blocks
+from wsi_espnet.budget import set_up_malloc
 from wsi_espnet.cohort.settings import SegmentOptions
 from wsi_espnet.errors import ResumeError
 from wsi_espnet.inference.backends import shared_predictor
@@ -164,7 +164,7 @@ def prepare(order: Order) -> Prepared:
     SlideError, ScaleError, TissueError, ModelError, GeometryError, BudgetError, ResumeError, OutputError, UsageError
         See `wsi_espnet.errors`.
     """
-    return_freed_blocks()
+    set_up_malloc()
     with open_source(order.slide, mpp=order.options.slide_mpp) as source:
         setup = plan_slide(source, order.options, order.machine)
         result = result_folder(source, order.out, setup)

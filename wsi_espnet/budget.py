@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import re
 import sys
@@ -19,15 +20,17 @@ SHARE_OF_FREE = 0.8
 """Part of the memory that is free at the start that a run takes unless told otherwise."""
 
 
-MMAP_FROM_BYTES = 4 << 20
-"""Blocks from this size on are returned to the system when they are freed.
+MMAP_FROM_BYTES = 16 << 20
+"""Blocks from this size on are returned to the system when they are freed; smaller ones when a window is done.
 
-By default glibc raises this limit to the largest block that was freed, up to 32 MiB, and puts the rest on heaps that
-windows of many sizes leave in shreds: the peak after 60 sizes is 1.77 GiB so and 1.41 GiB with this limit, in the
-same time. With 1 MiB it would be 1.29 GiB and take a quarter longer.
+By default glibc raises this limit to the largest block that was freed, up to 32 MiB, and gives nothing else back:
+windows of many sizes then leave its heaps in shreds. Returning everything at once costs time instead, since the
+system clears each page that it lends again: docs/benchmarks.md has both.
 """
 
-_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+_MALLOPT = {-3: MMAP_FROM_BYTES, -1: (1 << 31) - 1, -8: 1}
+"""Of glibc's malloc.h: M_MMAP_THRESHOLD; M_TRIM_THRESHOLD, so that heaps shrink only in `return_freed_blocks`;
+M_ARENA_MAX, one heap for all threads that are yet to start, since those of threads hold 64 MiB each."""
 
 _UNITS = {
     "": 1,
@@ -141,10 +144,24 @@ def size_bytes(text: str) -> int:
     return int(float(found[1]) * _UNITS[found[2]])
 
 
+def set_up_malloc() -> None:
+    """Say when this process returns freed memory to the system, before it starts threads; for glibc alone."""
+    if (libc := _glibc()) is not None:
+        for name, value in _MALLOPT.items():
+            libc.mallopt(name, value)
+
+
 def return_freed_blocks() -> None:
-    """Set `MMAP_FROM_BYTES` for this process; other C libraries than glibc have no such limit to set."""
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(_M_MMAP_THRESHOLD, MMAP_FROM_BYTES)
+    """Give the system back all whole pages that are free; they stay with the process otherwise."""
+    if (libc := _glibc()) is not None:
+        libc.malloc_trim(ctypes.c_size_t(0))
+
+
+@functools.cache
+def _glibc() -> ctypes.CDLL | None:
+    if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        return None
+    return libc
 
 
 def _gib(size: int) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from wsi_espnet.budget import return_freed_blocks
+from wsi_espnet.budget import set_up_malloc
 from wsi_espnet.geometry import ReadPlan
 from wsi_espnet.grid import Grid
 from wsi_espnet.inference import schedule
@@ -163,7 +163,7 @@ def segment(
         See `wsi_espnet.errors`; each message says what to do.
     """
     started = time.monotonic()
-    return_freed_blocks()
+    set_up_malloc()
     with open_source(slide, mpp=slide_mpp) as source:
         setup = decide(
             source,

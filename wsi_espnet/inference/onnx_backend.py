@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_espnet.budget import return_freed_blocks
+from wsi_espnet.budget import set_up_malloc
 from wsi_espnet.errors import ModelError, UsageError
 from wsi_espnet.inference.onnx_file import (
     LABELS,
@@ -85,7 +85,7 @@ class OnnxPredictor:
     """
 
     def __init__(self, file: OnnxFile, execution: Execution) -> None:
-        return_freed_blocks()
+        set_up_malloc()
         file.ensure_any_size()
         file.ensure_outputs(LABELS, PROBABILITIES)
         self.card = file.card

@@ -91,7 +91,7 @@ class Pyramid(nn.Module):
         self.d16 = Conv(narrow, narrow, 3, dilation=16)
 
     def fused(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride), before normalisation.
+        """(B, inputs, H, W) -> (B, outputs, H / stride, W / stride), before normalisation; no one else holds it.
 
         Running sums from dilation 2 upwards; dilation 1 is not in them. The paper's formula reads otherwise,
         the authors' code and weights are like this.
@@ -117,8 +117,7 @@ class DilatedPyramid(Pyramid):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H, W)."""
-        fused = self.fused(x)
-        return self.bn(fused + x if self.residual else fused)  # type: ignore[no-any-return]
+        return self.bn(self.fused(x).add_(x) if self.residual else self.fused(x))  # type: ignore[no-any-return]
 
 
 class StridedPyramid(Pyramid):
@@ -147,6 +146,7 @@ class Encoder(nn.Module):
         super().__init__()
         image = 3 if reinforced else 0
         self.reinforced = reinforced
+        self.skip = config.skip
         self.level1 = ConvNormAct(3, 16, 3, stride=2)
         if reinforced:
             self.b1 = NormAct(16 + image)
@@ -158,28 +158,36 @@ class Encoder(nn.Module):
         self.b3 = NormAct(256)
         self.classifier = Conv(256, config.classes, 1)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(B, 3, H, W), sides multiples of 8 -> strides 2 (raw), 2, 4, and logits at stride 8."""
-        raw = self.level1(x)  # (B, 16, H/2, W/2)
-        half = raw
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, 3, H, W), sides multiples of 8 -> detail at stride 2, features at 4, and logits at stride 8.
+
+        Maps are let go as soon as nothing needs them: they are most of what a window takes.
+        """
+        half = detail = self.level1(x)  # (B, 16, H/2, W/2)
         image: list[Tensor] = []
         if self.reinforced:
             image_half = F.avg_pool2d(x, 3, stride=2, padding=1)
             image = [F.avg_pool2d(image_half, 3, stride=2, padding=1)]
-            half = self.b1(torch.cat([raw, image_half], dim=1))  # (B, 19, H/2, W/2)
+            half = self.b1(torch.cat([half, image_half], dim=1))  # (B, 19, H/2, W/2)
+            del image_half
+            if self.skip == 19:
+                detail = half
 
-        first = self.level2_0(half)  # (B, 64, H/4, W/4)
-        last = first
+        first = last = self.level2_0(half)  # (B, 64, H/4, W/4)
+        del half
         for pyramid in self.level2:
             last = pyramid(last)
-        quarter = self.b2(torch.cat([last, first, *image], dim=1))  # (B, 131, H/4, W/4)
+        joined = torch.cat([last, first, *image], dim=1)
+        del first, last
+        quarter = self.b2(joined)  # (B, 131, H/4, W/4)
+        del joined
 
-        first = self.level3_0(quarter)  # (B, 128, H/8, W/8)
-        last = first
+        first = last = self.level3_0(quarter)  # (B, 128, H/8, W/8)
         for pyramid in self.level3:
             last = pyramid(last)
-        eighth = self.b3(torch.cat([first, last], dim=1))  # (B, 256, H/8, W/8), order reversed against b2
-        return raw, half, quarter, self.classifier(eighth)
+        joined = torch.cat([first, last], dim=1)  # order reversed against b2
+        del first, last
+        return detail, quarter, self.classifier(self.b3(joined))
 
 
 class CoarseNet(Encoder):
@@ -192,7 +200,7 @@ class CoarseNet(Encoder):
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """(B, 3, H, W) of any size -> logits (B, C, ceil(H/8), ceil(W/8))."""
-        return super().forward(pad_to_multiple(x))[3]
+        return super().forward(pad_to_multiple(x))[2]
 
 
 class EspNet(nn.Module):
@@ -203,7 +211,6 @@ class EspNet(nn.Module):
     def __init__(self, config: EspNetConfig) -> None:
         super().__init__()
         classes = config.classes
-        self.skip = config.skip
         self.encoder = Encoder(config, reinforced=True)
         self.level3_C = Conv(128 + 3, classes, 1)
         self.br = nn.BatchNorm2d(classes, eps=BN_EPS)
@@ -222,10 +229,9 @@ class EspNet(nn.Module):
 
         The second serves training, where a loss on it takes the place of the authors' separate first stage.
         """
-        raw, half, quarter, coarse = self.encoder(pad_to_multiple(x))
+        detail, quarter, coarse = self.encoder(pad_to_multiple(x))
         up = self.up_l3(self.br(coarse))  # (B, C, H/4, W/4)
         up = self.combine_l2_l3(torch.cat([self.level3_C(quarter), up], dim=1))
-        detail = raw if self.skip == 16 else half
         up = self.conv(torch.cat([self.up_l2(up), detail], dim=1))  # (B, C, H/2, W/2)
         return crop_to(self.classifier(up), x), coarse
 

@@ -127,9 +127,9 @@ def _ensure_fits(config: ModelConfig, module: Network) -> None:
 
 
 def _ensure_same_skip(config: ModelConfig, network: EspNet) -> None:
-    if network.skip != config.skip:
+    if network.encoder.skip != config.skip:
         raise UsageError(
-            f"{config.init} has the detail skip {network.skip}, model.skip is {config.skip}; make them equal"
+            f"{config.init} has the detail skip {network.encoder.skip}, model.skip is {config.skip}; make them equal"
         )
 
 
