@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
 import re
 import sys
@@ -21,16 +20,16 @@ SHARE_OF_FREE = 0.8
 
 
 MMAP_FROM_BYTES = 16 << 20
-"""Blocks from this size on are returned to the system when they are freed; smaller ones when a window is done.
+"""Blocks from this size on are returned to the system when they are freed.
 
-By default glibc raises this limit to the largest block that was freed, up to 32 MiB, and gives nothing else back:
-windows of many sizes then leave its heaps in shreds. Returning everything at once costs time instead, since the
-system clears each page that it lends again: docs/benchmarks.md has both.
+By default glibc raises this limit to the largest block that was freed, up to 32 MiB, and puts the rest on heaps that
+windows of many sizes leave in shreds. A low limit costs time instead, since the system clears each page that it lends
+again: with 4 MiB a third of a run went there on a virtual machine.
 """
 
-_MALLOPT = {-3: MMAP_FROM_BYTES, -1: (1 << 31) - 1, -8: 1}
-"""Of glibc's malloc.h: M_MMAP_THRESHOLD; M_TRIM_THRESHOLD, so that heaps shrink only in `return_freed_blocks`;
-M_ARENA_MAX, one heap for all threads that are yet to start, since those of threads hold 64 MiB each."""
+_MALLOPT = {-3: MMAP_FROM_BYTES, -1: 64 << 20, -8: 1}
+"""Of glibc's malloc.h: M_MMAP_THRESHOLD; M_TRIM_THRESHOLD, what may stay free at the end of a heap; M_ARENA_MAX, one
+heap for all threads that are yet to start, since those of threads hold 64 MiB each."""
 
 _UNITS = {
     "": 1,
@@ -146,22 +145,9 @@ def size_bytes(text: str) -> int:
 
 def set_up_malloc() -> None:
     """Say when this process returns freed memory to the system, before it starts threads; for glibc alone."""
-    if (libc := _glibc()) is not None:
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         for name, value in _MALLOPT.items():
             libc.mallopt(name, value)
-
-
-def return_freed_blocks() -> None:
-    """Give the system back all whole pages that are free; they stay with the process otherwise."""
-    if (libc := _glibc()) is not None:
-        libc.malloc_trim(ctypes.c_size_t(0))
-
-
-@functools.cache
-def _glibc() -> ctypes.CDLL | None:
-    if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        return None
-    return libc
 
 
 def _gib(size: int) -> str:

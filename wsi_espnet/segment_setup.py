@@ -204,7 +204,7 @@ def _demand(
     on_cpu = execution.device == "cpu"
     strips_px = 8 * grid.blend_px * grid.core_px  # four sides, twice: what is kept and what is handed on
     return Demand(
-        network_bytes=network_bytes(largest, classes=classes, execution=execution) if on_cpu else 0,
+        network_bytes=network_bytes(largest, card=card, execution=execution) if on_cpu else 0,
         # RGB as read and as mirrored; labels and probabilities as computed and as cut.
         window_bytes=largest * execution.batch * (2 * 3 + 2 * (1 + classes)),
         # Dask finishes the grid two rows at a time; strips and labels shrink to a quarter at least.

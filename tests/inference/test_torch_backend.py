@@ -15,7 +15,7 @@ from wsi_espnet.inference.compiled import digest
 from wsi_espnet.inference.predictor import Execution
 from wsi_espnet.inference.torch_backend import COMPILE_FROM_PX, TorchPredictor, choose_execution, network_bytes
 from wsi_espnet.models.card import EspNetConfig, ModelCard, Normalisation
-from wsi_espnet.models.catalog import class_table
+from wsi_espnet.models.catalog import class_table, find_model, read_card
 from wsi_espnet.models.espnet import build
 from wsi_espnet.models.weights import save_model
 
@@ -182,16 +182,17 @@ def choose(**changes: object) -> Execution:
 
 
 def test_small_jobs_never_wait_for_the_compiler() -> None:
-    assert not choose(work_px=COMPILE_FROM_PX - 1).compiled
+    assert not choose(work_px=COMPILE_FROM_PX - 1, precision="bf16").compiled
 
 
-def test_large_jobs_are_compiled_where_a_compiler_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_jobs_in_bf16_are_compiled_where_a_compiler_is(monkeypatch: pytest.MonkeyPatch) -> None:
     from wsi_espnet.inference import torch_backend
 
     monkeypatch.setattr(torch_backend, "find_compiler", lambda: "/usr/bin/g++")
-    assert choose(work_px=COMPILE_FROM_PX).compiled
+    assert choose(work_px=COMPILE_FROM_PX, precision="bf16").compiled
+    assert not choose(work_px=COMPILE_FROM_PX, precision="fp32").compiled  # bands are as fast
     monkeypatch.setattr(torch_backend, "find_compiler", lambda: None)
-    assert not choose(work_px=COMPILE_FROM_PX).compiled
+    assert not choose(work_px=COMPILE_FROM_PX, precision="bf16").compiled
 
 
 @pytest.mark.parametrize(
@@ -209,8 +210,23 @@ def test_what_cannot_work_is_refused(changes: dict[str, object], says: str) -> N
         choose(**changes)
 
 
-def test_memory_grows_with_px_classes_and_batch() -> None:
-    small = network_bytes(1000, classes=3, execution=FP32)
-    assert network_bytes(2000, classes=3, execution=FP32) == 2 * small
-    assert network_bytes(1000, classes=20, execution=FP32) > small
-    assert network_bytes(1000, classes=3, execution=Execution("cpu", "fp32", compiled=False, batch=4)) == 4 * small
+def test_memory_grows_with_px_classes_and_batch(tmp_path: Path) -> None:
+    names = ("espnet", "espnet-c")
+    cards = {name: read_card(save(tmp_path / f"{name}.safetensors", architecture=name)) for name in names}
+
+    def needed(px: int, *, batch: int = 1, architecture: str = "espnet", whole: bool = False) -> int:
+        card = cards[architecture]
+        return network_bytes(
+            px, card=card, execution=Execution("cpu", "fp32", compiled=False, batch=batch), whole=whole
+        )
+
+    small = needed(1000)
+    assert needed(2000) == 2 * small
+    assert needed(1000, batch=4) == 4 * small
+    assert needed(1000, whole=True) > small
+    assert needed(1000, architecture="espnet-c") == needed(1000, whole=True)
+    three, more = (
+        network_bytes(1000, card=read_card(find_model(name)), execution=FP32)
+        for name in ("glas-colon", "camvid-street")
+    )
+    assert three == small < more

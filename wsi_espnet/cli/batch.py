@@ -82,7 +82,7 @@ def run(
         Precision | None, typer.Option(help="auto takes bf16 where the machine has it [auto].")
     ] = None,
     compiled: Annotated[
-        Compile | None, typer.Option("--compile", help="auto compiles for large slides on the CPU [auto].")
+        Compile | None, typer.Option("--compile", help="auto compiles for large slides in bf16 on the CPU [auto].")
     ] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Keep the probabilities too.")] = False,
     limit: Annotated[int | None, typer.Option(help="Begin at most that many slides.")] = None,

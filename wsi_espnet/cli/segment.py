@@ -71,7 +71,7 @@ def segment(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[Precision, typer.Option(help="auto takes bf16 where the machine has it.")] = Precision.AUTO,
     compiled: Annotated[
-        Compile, typer.Option("--compile", help="auto compiles for large jobs on the CPU.")
+        Compile, typer.Option("--compile", help="auto compiles for large jobs in bf16 on the CPU.")
     ] = Compile.AUTO,
     batch: Annotated[int, typer.Option(help="Windows per call of the network.")] = 1,
     workers: Annotated[int | None, typer.Option(help="Windows computed at once [one per core].")] = None,

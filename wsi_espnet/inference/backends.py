@@ -104,15 +104,15 @@ def choose_execution(
     )
 
 
-def network_bytes(work_px: int, *, classes: int, execution: Execution) -> int:
+def network_bytes(work_px: int, *, card: ModelCard, execution: Execution) -> int:
     """Memory that one pass over `work_px` px needs beside the weights, in bytes."""
     if execution.backend == TORCH:
         from wsi_espnet.inference import torch_backend
 
-        return torch_backend.network_bytes(work_px, classes=classes, execution=execution)
+        return torch_backend.network_bytes(work_px, card=card, execution=execution)
     from wsi_espnet.inference.onnx_backend import onnx_network_bytes
 
-    return onnx_network_bytes(work_px, classes=classes, execution=execution)
+    return onnx_network_bytes(work_px, classes=len(card.classes), execution=execution)
 
 
 def open_predictor(path: Path, execution: Execution) -> Predictor:

@@ -128,7 +128,7 @@ class ImagePredictor:
             return
         classes = len(self.card.classes)
         area = int(max(self.view.scales) ** 2 * math.prod(base))
-        needed = network_bytes(area, classes=classes, execution=self.execution)
+        needed = network_bytes(area, card=self.card, execution=self.execution, whole=True)
         refuse_too_large(own, base, classes=classes, network_bytes=needed)
 
 

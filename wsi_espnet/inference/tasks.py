@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_espnet.budget import return_freed_blocks
 from wsi_espnet.errors import SlideReadError
 from wsi_espnet.geometry import ReadPlan, Region
 from wsi_espnet.grid import Span, Window
@@ -190,7 +189,6 @@ def predict(
         predictor = resources.get_predictor()
         with resources.slots:
             said = predictor.predict(np.stack(batch))
-    return_freed_blocks()  # windows of other sizes do not fit into the gaps that this one leaves
     return [
         px
         if isinstance(px, Failure)

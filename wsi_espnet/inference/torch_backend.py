@@ -15,35 +15,39 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
 
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from wsi_espnet.budget import set_up_malloc
 from wsi_espnet.errors import DependencyError, ModelError, UsageError
+from wsi_espnet.inference import segmenter
 from wsi_espnet.inference.compiled import Run, compile_network, find_compiler
 from wsi_espnet.inference.predictor import Execution, Precision, Prediction
+from wsi_espnet.inference.segmenter import BandedSegmenter, Segmenter
 from wsi_espnet.models import espnet
-from wsi_espnet.models.card import ModelCard
+from wsi_espnet.models.card import ESPNET, ModelCard
+from wsi_espnet.models.espnet import EspNet
 from wsi_espnet.models.weights import load_model
 
 COMPILE_FROM_PX = 200_000_000
-"""Work from which compiling pays even when it has not been done before on this machine.
+"""Work from which compiling pays, in bf16, even when it has not been done before on this machine.
 
-Compiling takes 30 to 70 s once (measured on 2 cores) and then saves about 0.2 s per Mpx. The choice looks only at
-the size of the job, never at what happens to be cached: the same command always gives the same mask.
+Compiling takes 30 to 70 s once (measured on 2 cores) and then saves about 0.2 s per Mpx. In fp32 a network in bands
+is as fast and takes half the memory. The choice looks only at the size of the job, never at what happens to be cached:
+the same command always gives the same mask.
 """
 
 BYTES_PER_PX = {
-    # (compiled, lower precision): (bytes per px at 3 classes, bytes per px for each class more).
-    # Peak of one forward pass over 2432 x 2432 px, measured on Linux x86-64 with torch 2.13, rounded up.
-    (False, False): (135, 8.5),
-    (False, True): (165, 7.0),
-    (True, False): (170, 3.0),
-    (True, True): (105, 3.5),
+    # (way, lower precision): (bytes per px at 3 classes, bytes per px for each class more).
+    # Peak of one pass over 2432 x 2432 px, measured on Linux x86-64 with torch 2.13, rounded up.
+    ("bands", False): (75, 2.8),
+    ("bands", True): (45, 1.5),
+    ("whole", False): (135, 8.5),
+    ("whole", True): (165, 7.0),
+    ("compiled", False): (170, 3.0),
+    ("compiled", True): (105, 3.5),
 }
 
-_SOURCES = (Path(__file__), Path(espnet.__file__))
+_SOURCES = (Path(segmenter.__file__), Path(espnet.__file__))
 """Files that say what a network computes: code compiled from others is not used."""
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -61,7 +65,7 @@ def choose_execution(
     precision
         ``auto`` (bf16 where the device multiplies it natively, else fp32), or one of the three.
     compiled
-        None compiles on the CPU from `COMPILE_FROM_PX` if a C++ compiler is there.
+        None compiles on the CPU, in bf16, from `COMPILE_FROM_PX` if a C++ compiler is there.
     batch
         Windows per call, > 0.
     work_px
@@ -82,16 +86,22 @@ def choose_execution(
     elif precision not in _DTYPES:
         raise UsageError(f"--precision must be auto, fp32, bf16 or fp16, got {precision!r}")
     if compiled is None:
-        compiled = found.type == "cpu" and work_px >= COMPILE_FROM_PX and find_compiler() is not None
+        pays = found.type == "cpu" and precision == "bf16" and work_px >= COMPILE_FROM_PX
+        compiled = pays and find_compiler() is not None
     elif compiled and find_compiler() is None:
         raise DependencyError("compiling needs a C++ compiler (c++ or g++), and none is on the PATH; install g++")
     return Execution(device=str(found), precision=precision, compiled=compiled, batch=batch)
 
 
-def network_bytes(work_px: int, *, classes: int, execution: Execution) -> int:
-    """Memory that one forward pass over `work_px` px needs beside the weights, in bytes."""
-    base, per_class = BYTES_PER_PX[execution.compiled, execution.precision != "fp32"]
-    return int(work_px * execution.batch * (base + per_class * max(0, classes - 3)))
+def network_bytes(work_px: int, *, card: ModelCard, execution: Execution, whole: bool = False) -> int:
+    """Memory that one pass over `work_px` px on the CPU needs beside the weights, in bytes.
+
+    With `whole` the network is called as it is, as pictures are; windows go through ESPNet in bands.
+    """
+    in_bands = not whole and card.network.architecture == ESPNET
+    way = "compiled" if execution.compiled else "bands" if in_bands else "whole"
+    base, per_class = BYTES_PER_PX[way, execution.precision != "fp32"]
+    return int(work_px * execution.batch * (base + per_class * max(0, len(card.classes) - 3)))
 
 
 class TorchPredictor:
@@ -120,13 +130,17 @@ class TorchPredictor:
         self.sha256 = loaded.sha256
         self.classes = len(loaded.card.classes)
         self._device = torch.device(execution.device)
-        network = _Segmenter(loaded.module, loaded.card, _DTYPES[execution.precision], self._device.type)
+        network = Segmenter(loaded.module, loaded.card, _DTYPES[execution.precision], self._device.type)
         network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         network = network.eval().requires_grad_(False)
         # CUDA runs one kernel queue: more threads at once only need more memory there.
         self._turn = threading.Lock() if self._device.type == "cuda" else None
         key = f"{loaded.sha256} {execution.precision}"
-        self._run: Run = compile_network(network, key, sources=_SOURCES) if execution.compiled else network
+        self._run: Run = network
+        if execution.compiled:
+            self._run = compile_network(network, key, sources=_SOURCES)
+        elif self._device.type == "cpu" and isinstance(loaded.module, EspNet):
+            self._run = BandedSegmenter(network)
 
     def predict(self, windows: NDArray[np.uint8]) -> Prediction:
         """Segment a batch of RGB windows, (B, H, W, 3) uint8 with H and W multiples of 8.
@@ -155,36 +169,6 @@ class TorchPredictor:
 def gpu_count() -> int:
     """CUDA devices of this machine."""
     return torch.cuda.device_count()
-
-
-class _Segmenter(nn.Module):
-    """From 8-bit RGB to labels and 8-bit probabilities, in one graph so that a compiler can fuse both ends."""
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, network: nn.Module, card: ModelCard, dtype: torch.dtype, device_type: str) -> None:
-        super().__init__()
-        self.network = network
-        self.dtype = dtype
-        self.device_type = device_type
-        norm = card.normalisation
-        self.channels = [0, 1, 2] if norm.order == "rgb" else [2, 1, 0]
-        scale = torch.tensor(norm.std, dtype=torch.float32) * norm.divide
-        self.register_buffer("mean", torch.tensor(norm.mean, dtype=torch.float32))
-        self.register_buffer("scale", 1 / scale)
-
-    def forward(self, windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, H, W, 3) uint8 -> labels (B, H, W) uint8, probabilities (B, C, H, W) uint8, finite () bool."""
-        values = (windows[..., self.channels].float() - self.mean) * self.scale
-        with torch.autocast(self.device_type, self.dtype, enabled=self.dtype != torch.float32):
-            logits = self.network(values.permute(0, 3, 1, 2))
-        logits = logits.float()  # (B, C, H / stride, W / stride)
-        if logits.shape[-2:] != windows.shape[1:3]:
-            logits = F.interpolate(logits, size=windows.shape[1:3], mode="bilinear", align_corners=False)
-        labels = logits.argmax(dim=1).to(torch.uint8)
-        probabilities = torch.softmax(logits, dim=1).mul_(255).round_().to(torch.uint8)
-        return labels, probabilities, torch.isfinite(logits.sum())
 
 
 def _device(name: str) -> torch.device:

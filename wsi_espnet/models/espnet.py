@@ -81,6 +81,7 @@ class Pyramid(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, reduce_kernel: int, stride: int) -> None:
         super().__init__()
+        self.outputs = outputs
         narrow = outputs // len(DILATIONS)
         wide = outputs - (len(DILATIONS) - 1) * narrow
         self.c1 = Conv(inputs, narrow, reduce_kernel, stride=stride)
@@ -97,11 +98,19 @@ class Pyramid(nn.Module):
         the authors' code and weights are like this.
         """
         reduced = self.c1(x)  # (B, outputs/5, H/stride, W/stride)
-        sum2 = self.d2(reduced)
-        sum4 = sum2 + self.d4(reduced)
-        sum8 = sum4 + self.d8(reduced)
-        sum16 = sum8 + self.d16(reduced)
-        return torch.cat([self.d1(reduced), sum2, sum4, sum8, sum16], dim=1)
+        return self.fuse(*(branch(reduced) for branch in self.branches))
+
+    @property
+    def branches(self) -> tuple[nn.Conv2d, ...]:
+        """The convolutions of the reduced map, in the order of their dilations."""
+        return tuple(branch.conv for branch in (self.d1, self.d2, self.d4, self.d8, self.d16))
+
+    @staticmethod
+    def fuse(d1: Tensor, d2: Tensor, d4: Tensor, d8: Tensor, d16: Tensor) -> Tensor:
+        """What the branches give, joined."""
+        sum4 = d2 + d4
+        sum8 = sum4 + d8
+        return torch.cat([d1, d2, sum4, sum8, sum8 + d16], dim=1)
 
 
 class DilatedPyramid(Pyramid):
@@ -117,7 +126,11 @@ class DilatedPyramid(Pyramid):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H, W)."""
-        return self.bn(self.fused(x).add_(x) if self.residual else self.fused(x))  # type: ignore[no-any-return]
+        return self.activate(self.fused(x).add_(x) if self.residual else self.fused(x))
+
+    def activate(self, fused: Tensor) -> Tensor:
+        """Normalisation and leak."""
+        return self.bn(fused)  # type: ignore[no-any-return]
 
 
 class StridedPyramid(Pyramid):
@@ -130,7 +143,11 @@ class StridedPyramid(Pyramid):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, outputs, H/2, W/2)."""
-        return self.act(self.bn(self.fused(x)))  # type: ignore[no-any-return]
+        return self.activate(self.fused(x))
+
+    def activate(self, fused: Tensor) -> Tensor:
+        """Normalisation and leak."""
+        return self.act(self.bn(fused))  # type: ignore[no-any-return]
 
 
 class Encoder(nn.Module):

@@ -1,0 +1,90 @@
+"""In bands or whole, a network says the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from wsi_espnet.inference import bands
+from wsi_espnet.inference.bands import Workspace, run_in_bands
+from wsi_espnet.models.card import EspNetConfig
+from wsi_espnet.models.espnet import EspNet, build
+
+MEAN, SCALE = torch.tensor([90.0, 130.0, 170.0]), torch.tensor([0.02, 0.015, 0.03])
+
+
+def network(*, p: int = 2, q: int = 1, classes: int = 3, skip: int = 19, seed: int = 0) -> EspNet:
+    """Random weights, and random statistics: what lies outside the image must be zero behind every layer."""
+    torch.manual_seed(seed)
+    module = build(EspNetConfig(architecture="espnet", p=p, q=q, classes=classes, skip=skip)).eval()
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.running_mean)  # type: ignore[arg-type]
+            nn.init.uniform_(layer.running_var, 0.5, 2)  # type: ignore[arg-type]
+            nn.init.normal_(layer.bias)
+    assert isinstance(module, EspNet)
+    return module.to(memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload, no-any-return]
+
+
+def window(height: int, width: int, seed: int = 0) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def whole(module: EspNet, px: Tensor) -> Tensor:
+    return module(((px.float() - MEAN) * SCALE).permute(2, 0, 1)[None])  # type: ignore[no-any-return]
+
+
+def banded(module: EspNet, px: Tensor, workspace: Workspace | None = None) -> Tensor:
+    found = list(run_in_bands(module, px, MEAN, SCALE, workspace or Workspace()))
+    assert [row for row, _ in found] == list(np.cumsum([0, *(x.shape[2] for _, x in found)])[:-1])
+    return torch.cat([x for _, x in found], dim=2)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 16),
+    p=st.integers(1, 3),
+    q=st.integers(1, 3),
+    classes=st.integers(2, 12),
+    skip=st.sampled_from([16, 19]),
+    values=st.sampled_from([1, 3000, 20000, 1 << 20]),
+    seed=st.integers(0, 1000),
+)
+def test_bands_say_what_the_whole_says(
+    height: int, width: int, p: int, q: int, classes: int, skip: int, values: int, seed: int
+) -> None:
+    module, px = network(p=p, q=q, classes=classes, skip=skip, seed=seed), window(8 * height, 8 * width, seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bands, "BAND_VALUES", values)
+        got = banded(module, px)
+    wanted = whole(module, px)
+    assert got.shape == wanted.shape
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
+
+
+def test_a_workspace_forgets_the_window_before() -> None:
+    module, used = network(), Workspace()
+    for number, (height, width) in enumerate([(256, 128), (64, 320), (96, 40), (512, 256), (256, 128)]):
+        px = window(height, width, number)
+        assert torch.equal(banded(module, px, used), banded(module, px))
+
+
+def test_what_is_kept_is_sixty_bytes_a_px() -> None:
+    """Detail 19, two maps of the pyramids 32, their reduced maps 6, the image 1: the rest are margins and classes."""
+    used = Workspace()
+    banded(network(), window(2048, 256), used)
+    kept = sum(block.numel() * block.element_size() for block in used._blocks.values())
+    assert kept / (2048 * 256) < 62
+
+
+def test_bands_in_bf16_say_about_what_the_whole_says_in_fp32() -> None:
+    module, px = network(), window(128, 128)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = banded(module, px)
+    wanted = whole(module, px)
+    assert (got.argmax(1) == wanted.argmax(1)).float().mean() > 0.97
