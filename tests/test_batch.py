@@ -262,6 +262,6 @@ def test_the_network_runs_where_the_gpus_are(
         stream = client.get_task_stream()
         names = {address: facts["id"] for address, facts in client.scheduler_info(n_workers=-1)["workers"].items()}
     assert differing_files(tmp_path / "out" / "slides" / "s00", single) == []
-    ran = {(str(task["key"]).lstrip("('").split("-")[0], names[task["worker"]]) for task in stream}
+    ran = {(str(task["key"]).lstrip("('").split("'")[0], names[task["worker"]]) for task in stream}
     assert {worker for kind, worker in ran if kind == "windows"} == {"gpu"}
     assert bool({worker for kind, worker in ran if kind == "read"}) is others

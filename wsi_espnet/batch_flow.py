@@ -117,7 +117,7 @@ class Flow:
             future = client.submit(
                 batch_work.prepare,
                 _order(task),
-                key=f"prepare-{task.token}",
+                key=("prepare", task.token),
                 priority=_PREPARE_FIRST - task.place,
                 retries=1,  # what an earlier run left behind on a worker may still be in the way
                 pure=False,
@@ -173,7 +173,7 @@ class Flow:
                 *arguments,
                 [],
                 [],
-                key=f"conclude-{task.token}",
+                key=("conclude", task.token),
                 priority=priority,
                 retries=RETRIES,
                 pure=False,

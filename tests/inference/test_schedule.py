@@ -204,11 +204,11 @@ def _most_waiting(*, rows: int, columns: int) -> int:
     alive: set[tuple[int, ...]] = set()
     most = 0
     for key in sorted((k for k in ranks if isinstance(k, tuple)), key=lambda k: ranks[k]):
-        kind = key[0].partition("-")[0]
+        kind = key[0]
         if kind == "window":
-            alive.add(key[1:])
+            alive.add(key[2:])
         elif kind == "core":
-            alive.discard(key[1:])
+            alive.discard(key[2:])
         most = max(most, len(alive))
     return most
 

@@ -121,7 +121,7 @@ class _Named:
 
 
 def _work(key: Any) -> Any:
-    return _nap if str(key[0]).startswith("windows-") else _nothing
+    return _nap if key[0] == "windows" else _nothing
 
 
 def _keys(task: Any, known: dict[Any, Any]) -> list[Any]:

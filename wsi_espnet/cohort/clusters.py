@@ -29,6 +29,9 @@ CONNECT_S = 10
 SAY_EVERY_S = 60.0
 """Seconds between two lines about workers that have not come."""
 
+LOG_LENGTH = 50
+"""Messages to each worker that the scheduler remembers; each may hold all that a slide's tasks are told, 20 kB."""
+
 SUBMIT = {"slurm": "sbatch", "pbs": "qsub", "lsf": "bsub", "sge": "qsub", "htcondor": "condor_submit"}
 
 _OF_THE_CLUSTER = frozenset({"scheduler_options", "shared_temp_directory", "security", "silence_logs"})
@@ -66,19 +69,21 @@ def open_cluster(options: ClusterOptions, *, gpus: int) -> Iterator[Connect]:
     DependencyError
         dask-jobqueue is not installed.
     """
+    import dask
     from distributed import Client
 
     if options.scheduler is not None:
         yield lambda: _connect(str(options.scheduler))
         return
     cluster: Any
-    if options.kind == "local":
-        cluster = _local(options, gpus=gpus)
-    else:
-        cluster = queue_cluster(options)
-        cluster.adapt(minimum_jobs=options.minimum, maximum_jobs=options.workers)
-    with cluster:
-        yield lambda: Client(cluster, set_as_default=False)
+    with dask.config.set({"distributed.admin.low-level-log-length": LOG_LENGTH}):
+        if options.kind == "local":
+            cluster = _local(options, gpus=gpus)
+        else:
+            cluster = queue_cluster(options)
+            cluster.adapt(minimum_jobs=options.minimum, maximum_jobs=options.workers)
+        with cluster:
+            yield lambda: Client(cluster, set_as_default=False)
 
 
 @contextlib.contextmanager

@@ -81,7 +81,7 @@ def build_graph(
     """
 
     def key(kind: str, *place: int) -> tuple[Any, ...]:
-        return (f"{kind}-{job.token}", *place)
+        return (kind, job.token, *place)  # the kind alone is the group that Dask keeps count of, for good
 
     name = f"job-{job.token}"
     graph: dict[Any, Any] = {name: job}
@@ -131,7 +131,7 @@ def run_threads(job: Job, graph: Graph, *, threads: int, on_core: OnCore) -> lis
         nonlocal done
         if key in places:
             done += 1
-            on_core(key[1:], done)
+            on_core(key[2:], done)
 
     try:
         tasks.prepare(job)
@@ -185,7 +185,7 @@ def run_cluster(graph: Graph, client: Client, *, on_core: OnCore) -> list[Failur
 
     futures = client.get(graph.tasks, [*graph.cores, *graph.top], sync=False, retries=RETRIES)
     cores = futures[: len(graph.cores)]
-    indices = {future.key: key[1:] for future, key in zip(cores, graph.cores, strict=True)}
+    indices = {future.key: key[2:] for future, key in zip(cores, graph.cores, strict=True)}
     for done, future in enumerate(as_completed(cores, loop=client.loop), start=1):
         if future.status == "finished":
             on_core(indices[future.key], done)
@@ -222,10 +222,10 @@ def submit(
     tuple
         Futures of the cores, in the order of the graph, and of the last call.
     """
-    last = graph.cores[0][0].replace("core-", "conclude-", 1)
+    last = ("conclude", graph.cores[0][1])
     # Layers, since resources belong to some tasks only; none of them may need each other in a circle.
-    names = {"network": set(graph.network) or {key for key in graph.tasks if _is(key, "windows-")}}
-    names["before"] = {key for key in graph.tasks if _is(key, "read-") or not isinstance(key, tuple)}
+    names = {"network": set(graph.network) or {key for key in graph.tasks if _is(key, "windows")}}
+    names["before"] = {key for key in graph.tasks if _is(key, "read") or not isinstance(key, tuple)}
     names["after"] = graph.tasks.keys() - names["network"] - names["before"]
     tasks_of = {layer: {key: graph.tasks[key] for key in keys} for layer, keys in names.items()}
     tasks_of["after"][last] = (then, *arguments, graph.cores, graph.top)
@@ -242,7 +242,7 @@ def submit(
 
 
 def _is(key: Any, kind: str) -> bool:
-    return isinstance(key, tuple) and str(key[0]).startswith(kind)
+    return isinstance(key, tuple) and key[0] == kind
 
 
 def _failures(results: Sequence[Failure | None]) -> list[Failure]:
