@@ -13,6 +13,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from wsi_espnet.bench import frames, many, seams, training
+from wsi_espnet.bench.batch import shares
 from wsi_espnet.bench.process import measure
 from wsi_espnet.bench.report import Check, Report
 from wsi_espnet.bench.scores import GLASS, changed_px, confusion
@@ -85,6 +86,26 @@ def test_a_trace_adds_up_calls_and_lets_errors_through() -> None:
     assert [spell.name for spell in trace.spells] == ["good", "good", "bad"]
     assert trace.between("good")[0] <= trace.between("good")[1]
     assert trace.seconds().keys() == {"good", "bad"}
+
+
+def test_what_no_task_takes_is_overhead_only_while_all_threads_compute_windows() -> None:
+    def task(thread: int, kind: str, start: float, stop: float) -> dict[str, object]:
+        transfer = {"action": "transfer", "start": start - 0.5, "stop": start}
+        spans = [transfer, {"action": "compute", "start": start, "stop": stop}]
+        return {"worker": "w", "thread": thread, "key": (kind, "slide"), "startstops": spans}
+
+    found = shares(
+        [
+            task(1, "prepare", 0, 2),
+            task(1, "windows", 2, 10),
+            task(1, "windows", 11, 20),  # waited 1 s
+            task(1, "conclude", 21, 25),  # waited 1 s, when the other thread had no window left
+            task(2, "windows", 4, 18),  # began late, and was done early
+        ]
+    )
+    assert found["seconds"] == 25
+    assert found["between_tasks"] == pytest.approx(1 / 50)
+    assert found["ends"] == pytest.approx((4 + 1 + 7) / 50)
 
 
 def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
