@@ -125,7 +125,7 @@ def ensure_takes_batches_and_views(compiled: TorchPredictor) -> None:
     rgba = np.random.default_rng(2).integers(0, 256, (2, 832, 896, 4), dtype=np.uint8)
     together = compiled.predict(rgba[..., :3])
     for n in range(2):
-        alone = compiled.predict(np.ascontiguousarray(rgba[n : n + 1, ..., :3]))
+        alone = compiled.predict(np.ascontiguousarray(rgba[n, ..., :3])[None])  # NumPy gives the new axis a stride of 0
         np.testing.assert_array_equal(together.labels[n], alone.labels[0])
         np.testing.assert_array_equal(together.probabilities[n], alone.probabilities[0])
 

@@ -86,10 +86,11 @@ def _run(compiled: Run, network: nn.Module, windows: Tensor) -> tuple[Tensor, Te
     if min(height, width) < _SMALLEST_PX or height * width < math.prod(_WARM_UP_PX):
         found: tuple[Tensor, Tensor, Tensor] = network(windows)
         return found
-    windows = windows.contiguous()
+    # The code looks at strides, and that of an axis of length 1 may be anything until the axis is made anew.
+    one_by_one = (compiled(window.contiguous()[None]) for window in windows)
     if len(windows) == 1:
-        return compiled(windows)
-    labels, probabilities, finite = zip(*(compiled(windows[n : n + 1]) for n in range(len(windows))), strict=True)
+        return next(one_by_one)
+    labels, probabilities, finite = zip(*one_by_one, strict=True)
     return torch.cat(labels), torch.cat(probabilities), torch.stack(finite).all()
 
 
