@@ -84,6 +84,12 @@ def measure(task: str, arguments: Mapping[str, Any], *, environment: Mapping[str
     return Measured(found["result"], found["peak_bytes"], tree, time.monotonic() - started, load)
 
 
+def way(run: Measured) -> str:
+    """How the network ran, of a task that tells its execution."""
+    execution = run.result["execution"]
+    return f"{execution['precision']}, {'compiled, cache warm' if execution['compiled'] else 'not compiled'}"
+
+
 def _watch(child: subprocess.Popen[bytes]) -> int:
     """Wait for a process; the largest sum of its and its children's resident sets, in bytes."""
     most = 0
