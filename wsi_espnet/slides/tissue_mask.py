@@ -72,7 +72,12 @@ class TissueMask:
         inside_y = (rows >= 0) & (rows < self.mask.shape[0])
         inside_x = (cols >= 0) & (cols < self.mask.shape[1])
         out = np.zeros(region.shape, dtype=np.bool_)
-        out[np.ix_(inside_y, inside_x)] = self.mask[np.ix_(rows[inside_y], cols[inside_x])]
+        if inside_y.any() and inside_x.any():
+            rows, cols = rows[inside_y], cols[inside_x]
+            # Across first, once per row of cells: what is left is whole rows to copy.
+            across = np.zeros((rows[-1] - rows[0] + 1, region.w), dtype=np.bool_)
+            across[:, inside_x] = self.mask[rows[0] : rows[-1] + 1, cols]
+            out[inside_y] = across[rows - rows[0]]
         return out
 
     def touches(self, region: Region) -> bool:
