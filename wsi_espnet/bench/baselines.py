@@ -6,6 +6,7 @@ Their clock runs from the slide being opened to the mask being complete in memor
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import time
 from pathlib import Path
@@ -44,6 +45,12 @@ class FullSize(nn.Module):
         return F.interpolate(logits, size=windows.shape[-2:], mode="bilinear", align_corners=False)
 
 
+def ensure_monai() -> None:
+    """Raise `DependencyError` where MONAI is not installed."""
+    if importlib.util.find_spec("monai") is None:
+        raise DependencyError("this benchmark needs MONAI, which is absent; pip install 'wsi-espnet[bench]'")
+
+
 def monai_in_ram(*, slide: str, model: str, out: str, overlap: float, sw_batch: int) -> dict[str, Any]:
     """MONAI's SlidingWindowInferer over the whole slide, which is read into memory strip by strip first.
 
@@ -52,10 +59,9 @@ def monai_in_ram(*, slide: str, model: str, out: str, overlap: float, sw_batch: 
     DependencyError
         MONAI is not installed.
     """
-    try:
-        from monai.inferers.inferer import SlidingWindowInferer  # optional: only this baseline needs it
-    except ImportError as exc:
-        raise DependencyError("this baseline needs MONAI, which is absent; pip install 'wsi-espnet[bench]'") from exc
+    ensure_monai()
+    from monai.inferers.inferer import SlidingWindowInferer  # optional: only this baseline needs it
+
     network, normalisation = _network(model)
     inferer = SlidingWindowInferer(roi_size=ROI_PX, sw_batch_size=sw_batch, overlap=overlap, mode="gaussian")
     started = time.monotonic()

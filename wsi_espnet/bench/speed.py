@@ -13,6 +13,7 @@ import tifffile
 import zarr
 from numpy.typing import NDArray
 
+from wsi_espnet.bench.baselines import ensure_monai
 from wsi_espnet.bench.process import Measured, measure, way
 from wsi_espnet.bench.report import Check, Report, gib
 from wsi_espnet.bench.scores import confusion
@@ -61,6 +62,7 @@ class Timing:
 
 def run(settings: Settings) -> Report:
     """Time this package and the baselines on one slide, one after the other."""
+    ensure_monai()  # before minutes have passed
     slide = settings.slide(*(QUICK_SIZE_PX if settings.quick else SIZE_PX))
     truth: NDArray[np.uint8] = tifffile.imread(slide.truth)
     timings = [_timed(name, found, slide, truth) for name, found in _runs(settings, slide)]
