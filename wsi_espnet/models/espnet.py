@@ -98,19 +98,15 @@ class Pyramid(nn.Module):
         the authors' code and weights are like this.
         """
         reduced = self.c1(x)  # (B, outputs/5, H/stride, W/stride)
-        return self.fuse(*(branch(reduced) for branch in self.branches))
+        d1, d2, d4, d8, d16 = (branch(reduced) for branch in self.branches)
+        sum4 = d2 + d4
+        sum8 = sum4 + d8
+        return torch.cat([d1, d2, sum4, sum8, sum8 + d16], dim=1)
 
     @property
     def branches(self) -> tuple[nn.Conv2d, ...]:
         """The convolutions of the reduced map, in the order of their dilations."""
         return tuple(branch.conv for branch in (self.d1, self.d2, self.d4, self.d8, self.d16))
-
-    @staticmethod
-    def fuse(d1: Tensor, d2: Tensor, d4: Tensor, d8: Tensor, d16: Tensor) -> Tensor:
-        """What the branches give, joined."""
-        sum4 = d2 + d4
-        sum8 = sum4 + d8
-        return torch.cat([d1, d2, sum4, sum8, sum8 + d16], dim=1)
 
 
 class DilatedPyramid(Pyramid):
