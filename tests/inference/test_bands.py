@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,9 @@ from torch import Tensor, nn
 
 from wsi_espnet.inference import bands
 from wsi_espnet.inference.bands import Workspace, run_in_bands
+from wsi_espnet.inference.segmenter import BandedSegmenter, Segmenter
 from wsi_espnet.models.card import EspNetConfig
+from wsi_espnet.models.catalog import find_model, read_card
 from wsi_espnet.models.espnet import EspNet, build
 
 MEAN, SCALE = torch.tensor([90.0, 130.0, 170.0]), torch.tensor([0.02, 0.015, 0.03])
@@ -88,3 +92,17 @@ def test_bands_in_bf16_say_about_what_the_whole_says_in_fp32() -> None:
         got = banded(module, px)
     wanted = whole(module, px)
     assert (got.argmax(1) == wanted.argmax(1)).float().mean() > 0.97
+
+
+def test_calls_at_once_have_a_workspace_each_and_threads_that_take_turns_share_one() -> None:
+    card = read_card(find_model("glas-colon"))
+    run = BandedSegmenter(Segmenter(network(), card, torch.float32, "cpu"))
+    px = window(64, 64)[None]
+    wanted, *_ = run(px)
+    for _ in range(3):  # each pool brings a new thread
+        with ThreadPoolExecutor(1) as pool:
+            assert torch.equal(pool.submit(run, px).result()[0], wanted)
+    assert len(run._idle) == 1
+    with run._workspace(), run._workspace():
+        assert len(run._idle) == 0
+    assert len(run._idle) == 2

@@ -7,7 +7,6 @@ map, which is thin and kept whole, and elsewhere two bands share one row.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from typing import cast
 
@@ -23,8 +22,8 @@ BAND_VALUES = 1 << 20
 _REACH = max(DILATIONS)
 
 
-class Workspace(threading.local):
-    """Memory for the maps of one window after the other, of each thread its own.
+class Workspace:
+    """Memory for the maps of one window after the other; two windows at once need two.
 
     Fresh memory costs about as much as what is computed into it: the system clears every page that it lends.
     """

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -50,14 +53,15 @@ class Segmenter(nn.Module):
 class BandedSegmenter:
     """The same in bands of rows, on the CPU: twice as fast in half the memory, equal but for rounding.
 
-    Threads may call it at once.
+    Threads may call it at once. Memory for maps is kept from one window to the next, as much as calls at once need;
+    not for each thread, as there is one more of these than windows in the network.
     """
 
     def __init__(self, whole: Segmenter) -> None:
         assert isinstance(whole.network, EspNet)
         self._network = whole.network
         self._whole = whole
-        self._workspace = Workspace()
+        self._idle: list[Workspace] = []
 
     def __call__(self, windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, H, W, 3) uint8 -> labels (B, H, W) uint8, probabilities (B, C, H, W) uint8, finite () bool."""
@@ -68,14 +72,26 @@ class BandedSegmenter:
         probabilities = torch.empty((batch, classes, height, width), dtype=torch.uint8)
         total = torch.zeros(())
         ordered = windows if whole.channels == [0, 1, 2] else windows[..., whole.channels]
-        with torch.autocast("cpu", whole.dtype, enabled=whole.dtype != torch.float32):
+        mixed = torch.autocast("cpu", whole.dtype, enabled=whole.dtype != torch.float32)
+        with self._workspace() as workspace, mixed:
             for number, window in enumerate(ordered):
-                for row, logits in run_in_bands(self._network, window, whole.mean, whole.scale, self._workspace):
+                for row, logits in run_in_bands(self._network, window, whole.mean, whole.scale, workspace):
                     rows = slice(row, row + logits.shape[2])
                     logits = logits.float()
                     labels[number, rows], probabilities[number, :, rows] = (x[0] for x in read_out(logits))
                     total += logits.sum()
         return labels, probabilities, torch.isfinite(total)
+
+    @contextlib.contextmanager
+    def _workspace(self) -> Iterator[Workspace]:
+        try:
+            workspace = self._idle.pop()
+        except IndexError:
+            workspace = Workspace()
+        try:
+            yield workspace
+        finally:
+            self._idle.append(workspace)
 
 
 def read_out(logits: Tensor) -> tuple[Tensor, Tensor]:
