@@ -129,9 +129,40 @@ def test_hue_turns_by_no_more_than_it_may() -> None:
     assert min(turns) < -0.05 < 0.05 < max(turns)
 
 
+def test_white_balance_gives_each_channel_a_gain_of_its_own() -> None:
+    rgb = np.random.default_rng(0).integers(100, 180, (16, 16, 3), dtype=np.uint8)
+    gains = []
+    for seed in range(40):
+        changed = augment.jitter_camera(rgb, white_balance=0.3, noise=0, rng=np.random.default_rng(seed)) / rgb
+        assert changed.std(axis=(0, 1)).max() < 0.01
+        gains.append(changed.mean(axis=(0, 1)))
+    assert np.min(gains) > 0.69
+    assert np.max(gains) < 1.31
+    assert np.ptp(gains, axis=1).mean() > 0.2
+
+
+def test_noise_has_no_more_than_its_deviation_and_no_bias() -> None:
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    deviations = []
+    for seed in range(20):
+        noisy = augment.jitter_camera(grey, white_balance=0, noise=10, rng=np.random.default_rng(seed)).astype(float)
+        assert noisy.mean() == pytest.approx(128, abs=0.5)
+        deviations.append(noisy.std())
+    assert 5 < max(deviations) < 10.5
+    assert min(deviations) < 3
+
+
 def test_all_steps_together_draw_from_the_given_generator_alone() -> None:
     config = AugmentConfig(
-        crop_px=(48, 48), pose=True, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.05, stain_gain=(0.7, 1.4)
+        crop_px=(48, 48),
+        pose=True,
+        brightness=0.2,
+        contrast=0.2,
+        saturation=0.2,
+        hue=0.05,
+        stain_gain=(0.7, 1.4),
+        white_balance=0.2,
+        noise=5.0,
     )
     first, again, other = (
         augment.augmented(*discs(), config, fill=FILL, rng=np.random.default_rng(seed)) for seed in (3, 3, 4)

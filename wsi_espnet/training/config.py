@@ -101,6 +101,10 @@ class AugmentConfig(Section):
         Turn by quarters and mirror at random: for tissue, which has no up. It needs square crops.
     brightness, contrast, saturation, hue
         Largest change, as a share (of the circle of hues for the last).
+    white_balance
+        Largest change of each of R, G and B for itself, as a share: light of another colour, another camera.
+    noise
+        Largest standard deviation of noise in each value, of 255.
     stain_gain, stain_shift
         For H&E: the range by which each stain is scaled, and the largest shift in optical density.
     blank
@@ -117,6 +121,8 @@ class AugmentConfig(Section):
     contrast: Annotated[float, Field(ge=0, lt=1)] = 0.0
     saturation: Share = 0.0
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    white_balance: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    noise: NotNegative = 0.0
     stain_gain: tuple[Positive, Positive] | None = None
     stain_shift: NotNegative = 0.0
     blank: Share = 0.0
