@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from wsi_espnet.bench import frames, many, seams, training
+from wsi_espnet.bench import frames, light, many, seams, training
 from wsi_espnet.bench.batch import shares
 from wsi_espnet.bench.process import measure
 from wsi_espnet.bench.report import Check, Report
@@ -194,3 +194,14 @@ def test_frames_are_timed_through_torch_and_onnx(shared: Path, tmp_path: Path, m
     assert set(ways) == {"torch", "onnxruntime"}
     assert all(way["fps"] >= 1 / way["slowest_s"] > 0 for way in ways.values())
     assert "128x64" in report.text()
+
+
+def test_a_round_of_light(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    warm = next(name for name in light.LIGHTS if name.startswith("warm"))
+    monkeypatch.setattr(light, "LIGHTS", {name: light.LIGHTS[name] for name in ("as it was", warm)})
+    report = light.run(Settings(data=shared, out=tmp_path, quick=True))
+    scores = {(s["light"], s["model"]): s["miou"] for s in report.facts["scores"]}
+    authors = "the authors' CamVid weights"
+    assert 0.65 < scores["as it was", light.MODEL] < scores["as it was", authors] < 0.75
+    assert scores[warm, authors] < 0.3 < 0.6 < scores[warm, light.MODEL]
+    assert [check.met for check in report.checks] == [True]

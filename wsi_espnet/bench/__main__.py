@@ -8,13 +8,26 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from wsi_espnet.bench import batch, frames, many, memory, overhead, robustness, scheduling, seams, speed, training
+from wsi_espnet.bench import (
+    batch,
+    frames,
+    light,
+    many,
+    memory,
+    overhead,
+    robustness,
+    scheduling,
+    seams,
+    speed,
+    training,
+)
 from wsi_espnet.bench.report import Report, machine_line
 from wsi_espnet.bench.settings import Settings
 from wsi_espnet.errors import WsiEspnetError
 
 BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
     "robustness": robustness.run,
+    "light": light.run,
     "seams": seams.run,
     "speed": speed.run,
     "overhead": overhead.run,
