@@ -97,12 +97,15 @@ def test_bands_in_bf16_say_about_what_the_whole_says_in_fp32() -> None:
 def test_calls_at_once_have_a_workspace_each_and_threads_that_take_turns_share_one() -> None:
     card = read_card(find_model("glas-colon"))
     run = BandedSegmenter(Segmenter(network(), card, torch.float32, "cpu"))
-    px = window(64, 64)[None]
-    wanted, *_ = run(px)
-    for _ in range(3):  # each pool brings a new thread
-        with ThreadPoolExecutor(1) as pool:
-            assert torch.equal(pool.submit(run, px).result()[0], wanted)
+    windows = [window(256, 256, seed)[None] for seed in range(8)]
+    wanted = [run(px)[0] for px in windows]
+    for px, labels in zip(windows, wanted, strict=True):
+        with ThreadPoolExecutor(1) as pool:  # brings a new thread
+            assert torch.equal(pool.submit(run, px).result()[0], labels)
     assert len(run._idle) == 1
-    with run._workspace(), run._workspace():
-        assert len(run._idle) == 0
-    assert len(run._idle) == 2
+    with ThreadPoolExecutor(2) as pool:  # what one writes, the other must not read
+        for (got, *_), labels in zip(pool.map(run, windows * 3), wanted * 3, strict=True):
+            assert torch.equal(got, labels)
+    assert len(run._idle) <= 2
+    with run._workspace() as one, run._workspace() as other:
+        assert one is not other

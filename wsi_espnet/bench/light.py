@@ -23,7 +23,11 @@ MODEL = "camvid-street"
 AUTHORS = "weights/espnet/decoder/espnet_p_2_q_8_camvid.pth"
 """Below the folder of the data; their 12th class is void."""
 
+CLASSES = 11
+"""Those of the data set, void aside."""
+
 CLOSE = 0.1
+"""How much of the mIoU may go with the light."""
 
 Values = NDArray[np.float32]
 
@@ -75,7 +79,7 @@ def _score(predictor: ImagePredictor, pairs: list[Labelled], change: Callable[[V
     for rgb, truth in pairs:
         seen = np.clip(np.rint(change(rgb.astype(np.float32))), 0, 255).astype(np.uint8)
         counts = counts + confusion(truth, predictor.labels(seen), classes)
-    return mean(iou(counts)[:11])
+    return mean(iou(counts)[:CLASSES])
 
 
 def _report(scores: dict[tuple[str, str], float]) -> Report:
