@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from wsi_espnet.bench import frames, light, many, seams, training
+from wsi_espnet.bench import frames, light, many, robustness, seams, training
 from wsi_espnet.bench.batch import shares
 from wsi_espnet.bench.process import measure
 from wsi_espnet.bench.report import Check, Report
@@ -20,9 +20,11 @@ from wsi_espnet.bench.scores import GLASS, changed_px, confusion
 from wsi_espnet.bench.settings import MODEL, Settings
 from wsi_espnet.bench.slides import HELD_OUT, compose, held_out_images
 from wsi_espnet.bench.trace import Trace
+from wsi_espnet.data.glas import GLAS_MPP
 from wsi_espnet.errors import UsageError
 from wsi_espnet.models.catalog import find_model, read_card
 from wsi_espnet.scores import iou
+from wsi_espnet.slides.source import open_source
 
 SIDE_PX = 1024
 
@@ -205,3 +207,19 @@ def test_a_round_of_light(shared: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert 0.65 < scores["as it was", light.MODEL] < scores["as it was", authors] < 0.75
     assert scores[warm, authors] < 0.3 < 0.6 < scores[warm, light.MODEL]
     assert [check.met for check in report.checks] == [True]
+
+
+def test_all_of_a_strange_slide_is_looked_at(shared: Path, tmp_path: Path) -> None:
+    class Seen:
+        card = read_card(find_model(MODEL))
+        px = 0
+
+        def labels(self, rgb: np.ndarray, *, mpp: float) -> np.ndarray:
+            self.px += rgb.shape[0] * rgb.shape[1]
+            return np.full(rgb.shape[:2], 2, np.uint8)
+
+    seen, settings = Seen(), Settings(data=shared, out=tmp_path, quick=True)
+    path = "slides/CMU-1-Small-Region.svs"
+    assert robustness._malignant(seen, settings, path) == 1  # type: ignore[arg-type]
+    with open_source(shared / "data" / path) as source:
+        assert seen.px == source.plan(GLAS_MPP).region.area

@@ -15,12 +15,12 @@ from wsi_espnet.bench.settings import MODEL, Settings
 from wsi_espnet.data.adapter import Labelled
 from wsi_espnet.data.catalog import open_dataset
 from wsi_espnet.data.glas import GLAS_MPP
-from wsi_espnet.geometry import Region
 from wsi_espnet.inference.images import ImagePredictor
 from wsi_espnet.inference.view import View
 from wsi_espnet.models.weights import load_model
 from wsi_espnet.scores import confusion, iou, mean, merge
 from wsi_espnet.slides.source import open_source
+from wsi_espnet.slides.tile_level import cells
 from wsi_espnet.training.augment import jitter_stain
 
 SCALES = (0.45, 0.5, 0.7, 0.8)
@@ -34,6 +34,9 @@ STRANGERS = {
     "nuclei in fluorescence": "slides/test3-DAPI-2-(387).ndpi",
 }
 """Slides without any colon, below the folder of the data."""
+
+WINDOW_PX = 1024
+"""Side of what is looked at at once there: about that of GlaS' images."""
 
 CLOSE, QUIET = 0.02, 0.01
 
@@ -85,17 +88,15 @@ def _score(predictor: ImagePredictor, pairs: list[Labelled]) -> Scored:
 
 
 def _malignant(predictor: ImagePredictor, settings: Settings, path: str) -> float:
-    """Share of all px of a slide that are called malignant gland, window by window of the size of GlaS' images."""
+    """Share of all px of a slide that are called malignant gland, window by window."""
     named = predictor.card.classes.names.index("malignant gland")
     found = asked = 0
     with open_source(settings.data / "data" / path) as source:
         plan = source.plan(GLAS_MPP)
-        h, w = min(1024, plan.shape[0]), min(1024, plan.shape[1])
-        for y in range(0, plan.shape[0] - h + 1, h):
-            for x in range(0, plan.shape[1] - w + 1, w):
-                labels = predictor.labels(source.read(plan, Region(y, x, h, w)), mpp=GLAS_MPP)
-                found += int(np.count_nonzero(labels == named))
-                asked += labels.size
+        for region in cells(plan.region, WINDOW_PX):
+            labels = predictor.labels(source.read(plan, region), mpp=GLAS_MPP)
+            found += int(np.count_nonzero(labels == named))
+            asked += labels.size
     return found / asked
 
 
