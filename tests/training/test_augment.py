@@ -133,7 +133,7 @@ def test_white_balance_gives_each_channel_a_gain_of_its_own() -> None:
     rgb = np.random.default_rng(0).integers(100, 180, (16, 16, 3), dtype=np.uint8)
     gains = []
     for seed in range(40):
-        changed = augment.jitter_camera(rgb, white_balance=0.3, noise=0, rng=np.random.default_rng(seed)) / rgb
+        changed = augment.jitter_camera(rgb, white_balance=0.3, gamma=1, noise=0, rng=np.random.default_rng(seed)) / rgb
         assert changed.std(axis=(0, 1)).max() < 0.01
         gains.append(changed.mean(axis=(0, 1)))
     assert np.min(gains) > 0.69
@@ -141,11 +141,26 @@ def test_white_balance_gives_each_channel_a_gain_of_its_own() -> None:
     assert np.ptp(gains, axis=1).mean() > 0.2
 
 
+def test_gamma_bends_the_curve_both_ways_and_keeps_black_and_white() -> None:
+    rgb = np.repeat(np.array([0, 127.5, 255]).round().astype(np.uint8)[None, :, None], 3, axis=2)
+    powers = []
+    for seed in range(60):
+        black, grey, white = augment.jitter_camera(
+            rgb, white_balance=0, gamma=2, noise=0, rng=np.random.default_rng(seed)
+        )[0, :, 0]
+        assert (black, white) == (0, 255)
+        powers.append(np.log(grey / 255) / np.log(128 / 255))
+    assert 0.49 < min(powers) < 0.6
+    assert 1.7 < max(powers) < 2.02
+    assert np.median(powers) == pytest.approx(1, abs=0.25)
+
+
 def test_noise_has_no_more_than_its_deviation_and_no_bias() -> None:
     grey = np.full((64, 64, 3), 128, np.uint8)
     deviations = []
     for seed in range(20):
-        noisy = augment.jitter_camera(grey, white_balance=0, noise=10, rng=np.random.default_rng(seed)).astype(float)
+        rng = np.random.default_rng(seed)
+        noisy = augment.jitter_camera(grey, white_balance=0, gamma=1, noise=10, rng=rng).astype(float)
         assert noisy.mean() == pytest.approx(128, abs=0.5)
         deviations.append(noisy.std())
     assert 5 < max(deviations) < 10.5
@@ -162,6 +177,7 @@ def test_all_steps_together_draw_from_the_given_generator_alone() -> None:
         hue=0.05,
         stain_gain=(0.7, 1.4),
         white_balance=0.2,
+        gamma=1.5,
         noise=5.0,
     )
     first, again, other = (

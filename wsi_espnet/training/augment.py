@@ -51,8 +51,8 @@ def augmented(
         gains = rng.uniform(*(config.stain_gain or (1.0, 1.0)), size=3)
         shifts = rng.uniform(-config.stain_shift, config.stain_shift, size=3)
         rgb = jitter_stain(rgb, gains=gains, shifts=shifts)
-    if config.white_balance or config.noise:
-        rgb = jitter_camera(rgb, white_balance=config.white_balance, noise=config.noise, rng=rng)
+    if config.white_balance or config.gamma > 1 or config.noise:
+        rgb = jitter_camera(rgb, white_balance=config.white_balance, gamma=config.gamma, noise=config.noise, rng=rng)
     if config.brightness or config.contrast or config.saturation or config.hue:
         rgb = jitter_colour(
             rgb,
@@ -150,14 +150,20 @@ _DENSITY = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
 """Optical density of each 8-bit value; the 1 keeps black finite."""
 
 
-def jitter_camera(rgb: Rgb, *, white_balance: float, noise: float, rng: np.random.Generator) -> Rgb:
-    """The same scene in light of another colour, by a camera with another white balance and a noisier sensor.
+def jitter_camera(rgb: Rgb, *, white_balance: float, gamma: float, noise: float, rng: np.random.Generator) -> Rgb:
+    """The same scene in light of another colour, by a camera with another curve and a noisier sensor.
 
-    Each channel is multiplied by a number of its own within 1 +- `white_balance`; then normal noise is added to each
-    value, its standard deviation drawn from 0 to `noise`, the same for the whole image.
+    The values, as shares of 255, are raised to a power drawn log-uniformly from 1 / `gamma` to `gamma`. Each channel
+    is multiplied by a number of its own within 1 +- `white_balance`; then normal noise is added to each value, its
+    standard deviation drawn from 0 to `noise`, the same for the whole image.
     """
     gains = (1 + rng.uniform(-white_balance, white_balance, size=3)).astype(np.float32)
-    px = rgb * gains
+    if gamma > 1:
+        power = np.exp(rng.uniform(-np.log(gamma), np.log(gamma)))
+        curve = (255 * np.linspace(0, 1, 256) ** power).astype(np.float32)
+        px = curve[rgb] * gains
+    else:
+        px = rgb * gains
     if noise:
         px += np.float32(rng.uniform(0, noise)) * rng.standard_normal(px.shape, dtype=np.float32)
     jittered: Rgb = np.clip(np.rint(px), 0, 255).astype(np.uint8)

@@ -103,6 +103,8 @@ class AugmentConfig(Section):
         Largest change, as a share (of the circle of hues for the last).
     white_balance
         Largest change of each of R, G and B for itself, as a share: light of another colour, another camera.
+    gamma
+        Largest power of the values 0..1, at least 1, and the inverse of the smallest: deeper and paler shadows.
     noise
         Largest standard deviation of noise in each value, of 255.
     stain_gain, stain_shift
@@ -122,6 +124,7 @@ class AugmentConfig(Section):
     saturation: Share = 0.0
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     white_balance: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    gamma: Annotated[float, Field(ge=1, le=4)] = 1.0
     noise: NotNegative = 0.0
     stain_gain: tuple[Positive, Positive] | None = None
     stain_shift: NotNegative = 0.0
