@@ -167,6 +167,26 @@ def test_noise_has_no_more_than_its_deviation_and_no_bias() -> None:
     assert min(deviations) < 3
 
 
+def test_jpeg_loses_more_at_a_lower_quality_and_keeps_the_scene() -> None:
+    rgb, _ = discs()
+    losses = [np.abs(augment.compress(rgb, quality=quality).astype(int) - rgb).mean() for quality in (95, 60, 30)]
+    assert 0 < losses[0] < losses[1] < losses[2] < 20
+
+
+def test_jpeg_is_drawn_from_the_whole_range_of_qualities(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+
+    def compress(rgb: augment.Rgb, *, quality: int) -> augment.Rgb:
+        drawn.append(quality)
+        return rgb
+
+    monkeypatch.setattr(augment, "compress", compress)
+    config = AugmentConfig(crop_px=(48, 48), jpeg_quality=(30, 33))
+    for seed in range(60):
+        augment.augmented(*discs(), config, fill=FILL, rng=np.random.default_rng(seed))
+    assert set(drawn) == {30, 31, 32, 33}
+
+
 def test_all_steps_together_draw_from_the_given_generator_alone() -> None:
     config = AugmentConfig(
         crop_px=(48, 48),
@@ -179,6 +199,7 @@ def test_all_steps_together_draw_from_the_given_generator_alone() -> None:
         white_balance=0.2,
         gamma=1.5,
         noise=5.0,
+        jpeg_quality=(30, 95),
     )
     first, again, other = (
         augment.augmented(*discs(), config, fill=FILL, rng=np.random.default_rng(seed)) for seed in (3, 3, 4)

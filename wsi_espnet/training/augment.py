@@ -5,6 +5,7 @@ An image is (h, w, 3) uint8 and its labels (h, w) uint8; what moves px moves bot
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -62,6 +63,9 @@ def augmented(
             hue=config.hue,
             rng=rng,
         )
+    if config.jpeg_quality is not None:
+        low, high = config.jpeg_quality
+        rgb = compress(rgb, quality=int(rng.integers(low, high + 1)))
     return np.ascontiguousarray(rgb), np.ascontiguousarray(labels)
 
 
@@ -168,6 +172,13 @@ def jitter_camera(rgb: Rgb, *, white_balance: float, gamma: float, noise: float,
         px += np.float32(rng.uniform(0, noise)) * rng.standard_normal(px.shape, dtype=np.float32)
     jittered: Rgb = np.clip(np.rint(px), 0, 255).astype(np.uint8)
     return jittered
+
+
+def compress(rgb: Rgb, *, quality: int) -> Rgb:
+    """What is left of an image in a JPEG of that quality, 1 to 100 with colours at half the resolution."""
+    file = io.BytesIO()
+    Image.fromarray(rgb).save(file, "JPEG", quality=quality, subsampling="4:2:0")
+    return np.asarray(Image.open(file))
 
 
 def jitter_colour(

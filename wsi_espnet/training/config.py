@@ -16,6 +16,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Quality = Annotated[int, Field(ge=1, le=100)]
 Side = Annotated[int, Field(ge=16, multiple_of=8)]
 
 
@@ -107,6 +108,8 @@ class AugmentConfig(Section):
         Largest power of the values 0..1, at least 1, and the inverse of the smallest: deeper and paler shadows.
     noise
         Largest standard deviation of noise in each value, of 255.
+    jpeg_quality
+        (lowest, highest) quality at which the crop is compressed as JPEG, as slides are; None leaves it as it is.
     stain_gain, stain_shift
         For H&E: the range by which each stain is scaled, and the largest shift in optical density.
     blank
@@ -126,6 +129,7 @@ class AugmentConfig(Section):
     white_balance: Annotated[float, Field(ge=0, lt=1)] = 0.0
     gamma: Annotated[float, Field(ge=1, le=4)] = 1.0
     noise: NotNegative = 0.0
+    jpeg_quality: tuple[Quality, Quality] | None = None
     stain_gain: tuple[Positive, Positive] | None = None
     stain_shift: NotNegative = 0.0
     blank: Share = 0.0
@@ -133,7 +137,11 @@ class AugmentConfig(Section):
 
     @model_validator(mode="after")
     def _ensure_rising_ranges(self) -> AugmentConfig:
-        for name, span in (("scale", self.scale), ("stain_gain", self.stain_gain)):
+        for name, span in (
+            ("scale", self.scale),
+            ("stain_gain", self.stain_gain),
+            ("jpeg_quality", self.jpeg_quality),
+        ):
             if span is not None and span[0] > span[1]:
                 raise ValueError(f"{name} must be (smallest, largest), got {span}")
         return self
