@@ -13,23 +13,28 @@ import psutil
 from wsi_espnet.errors import BudgetError, UsageError
 
 INTERPRETER_BYTES = 600 << 20
-"""Python with torch, Dask and Zarr loaded, the tile cache of OpenSlide (128 MiB) filled; measured, rounded up."""
+"""Python with torch, Dask and Zarr loaded, the tile cache of OpenSlide (64 MiB) filled; measured, rounded up."""
 
 SHARE_OF_FREE = 0.8
 """Part of the memory that is free at the start that a run takes unless told otherwise."""
 
 
-MMAP_FROM_BYTES = 16 << 20
+MMAP_FROM_BYTES = 5 << 20
 """Blocks from this size on are returned to the system when they are freed.
 
 By default glibc raises this limit to the largest block that was freed, up to 32 MiB, and puts the rest on heaps that
-windows of many sizes leave in shreds. A low limit costs time instead, since the system clears each page that it lends
-again: with 4 MiB a third of a run went there on a virtual machine.
+windows of many sizes leave in shreds. It lies just above a band's maps (4 MiB, `inference.bands`), of which a window
+needs thousands: below them the system clears each page again and again, and a third of a run went there on a
+virtual machine.
 """
 
-_MALLOPT = {-3: MMAP_FROM_BYTES, -1: 64 << 20, -8: 1}
-"""Of glibc's malloc.h: M_MMAP_THRESHOLD; M_TRIM_THRESHOLD, what may stay free at the end of a heap; M_ARENA_MAX, one
-heap for all threads that are yet to start, since those of threads hold 64 MiB each."""
+HEAPS = 4
+"""Heaps that threads share. In a heap of its own a thread's maps fit into the holes that its last ones left; in one
+for all, slivers of other threads' work stand in between, and half of what it held was free. glibc's default is eight
+per core."""
+
+_MALLOPT = {-3: MMAP_FROM_BYTES, -1: 64 << 20, -8: HEAPS}
+"""Of glibc's malloc.h: M_MMAP_THRESHOLD; M_TRIM_THRESHOLD, what may stay free at the end of a heap; M_ARENA_MAX."""
 
 _UNITS = {
     "": 1,

@@ -21,8 +21,9 @@ from wsi_espnet.slides.properties import associated_sizes, bounds_l0, file_mpp, 
 from wsi_espnet.slides.resample import read_plan, valid_part
 from wsi_espnet.slides.unopenable import why_unopenable
 
-CACHE_BYTES = 128 << 20
-"""Decoded tiles that an open slide keeps, for all threads together: 128 MiB, or 512 tiles of 256 x 256."""
+CACHE_BYTES = 64 << 20
+"""Decoded tiles that an open slide keeps, for all threads together: 256 of 256 x 256 px. A block's neighbours ask for
+its tiles again, a row of them at most: 8 MiB for each thread that reads 8000 level px across."""
 
 BLOCK_PX = 512
 """Side of the blocks that a level is read in: whole tiles of the usual sides, and 1 MB, which stays in the cache.
