@@ -78,6 +78,8 @@ def test_changes_are_typed_as_in_toml_and_may_make_tables(file: Path) -> None:
         ("model.architecture=segnet", "model.architecture: .*'espnet-c', 'espnet' or 'unet'"),
         ("augment.crop_px=[60, 64]", r"augment.crop_px.0: .*multiple of 8.* got 60"),
         ("augment.scale=[2, 1]", "augment: scale must be"),
+        ("augment.jpeg_quality=[90, 30]", "augment: jpeg_quality must be"),
+        ("augment.gamma=0.5", "augment.gamma: .* got 0.5"),
         ("augment.pose=true", r"augment: pose .* square crop_px, got \(64, 96\)"),
         ("optimiser.learning_rate=nan", "optimiser.learning_rate: .* got nan"),
         ("encoder_stage={epochs = 3, batc = 1}", "there is no setting encoder_stage.batc"),

@@ -162,12 +162,10 @@ def jitter_camera(rgb: Rgb, *, white_balance: float, gamma: float, noise: float,
     standard deviation drawn from 0 to `noise`, the same for the whole image.
     """
     gains = (1 + rng.uniform(-white_balance, white_balance, size=3)).astype(np.float32)
+    curve = np.arange(256, dtype=np.float32)
     if gamma > 1:
-        power = np.exp(rng.uniform(-np.log(gamma), np.log(gamma)))
-        curve = (255 * np.linspace(0, 1, 256) ** power).astype(np.float32)
-        px = curve[rgb] * gains
-    else:
-        px = rgb * gains
+        curve = 255 * (curve / 255) ** np.float32(np.exp(rng.uniform(-np.log(gamma), np.log(gamma))))
+    px = curve[rgb] * gains
     if noise:
         px += np.float32(rng.uniform(0, noise)) * rng.standard_normal(px.shape, dtype=np.float32)
     jittered: Rgb = np.clip(np.rint(px), 0, 255).astype(np.uint8)
@@ -175,7 +173,7 @@ def jitter_camera(rgb: Rgb, *, white_balance: float, gamma: float, noise: float,
 
 
 def compress(rgb: Rgb, *, quality: int) -> Rgb:
-    """What is left of an image in a JPEG of that quality, 1 to 100 with colours at half the resolution."""
+    """What is left of an image in a JPEG of that quality, 1 to 100, with colours at half the resolution."""
     file = io.BytesIO()
     Image.fromarray(rgb).save(file, "JPEG", quality=quality, subsampling="4:2:0")
     return np.asarray(Image.open(file))
