@@ -162,9 +162,8 @@ def jitter_camera(rgb: Rgb, *, white_balance: float, gamma: float, noise: float,
     standard deviation drawn from 0 to `noise`, the same for the whole image.
     """
     gains = (1 + rng.uniform(-white_balance, white_balance, size=3)).astype(np.float32)
-    curve = np.arange(256, dtype=np.float32)
-    if gamma > 1:
-        curve = 255 * (curve / 255) ** np.float32(np.exp(rng.uniform(-np.log(gamma), np.log(gamma))))
+    power = np.exp(rng.uniform(-np.log(gamma), np.log(gamma))) if gamma > 1 else 1.0
+    curve = (255 * (np.arange(256) / 255) ** power).astype(np.float32)
     px = curve[rgb] * gains
     if noise:
         px += np.float32(rng.uniform(0, noise)) * rng.standard_normal(px.shape, dtype=np.float32)
