@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wsi_espnet.inference import bands
 from wsi_espnet.inference.bands import Workspace, run_in_bands
-from wsi_espnet.inference.segmenter import BandedSegmenter, Segmenter
+from wsi_espnet.inference.segmenter import BandedSegmenter, Segmenter, read_out
 from wsi_espnet.models.card import EspNetConfig
 from wsi_espnet.models.catalog import find_model, read_card
 from wsi_espnet.models.espnet import EspNet, build
@@ -69,6 +69,18 @@ def test_bands_say_what_the_whole_says(
     wanted = whole(module, px)
     assert got.shape == wanted.shape
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
+
+
+@settings(deadline=None, max_examples=30)
+@given(classes=st.integers(1, 21), few=st.booleans(), seed=st.integers(0, 1000))
+def test_the_largest_logit_wins_and_of_equal_ones_the_first(classes: int, few: bool, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits = rng.integers(-2, 3, (2, classes, 6, 5)) if few else rng.normal(0, 3, (2, classes, 6, 5))
+    labels, probabilities = read_out(torch.from_numpy(logits.astype(np.float32)))
+    np.testing.assert_array_equal(labels, logits.argmax(1))
+    odds = np.exp(logits)
+    assert np.abs(probabilities.numpy() - 255 * odds / odds.sum(1, keepdims=True)).max() < 0.501
+    assert labels.dtype == probabilities.dtype == torch.uint8
 
 
 def test_a_workspace_forgets_the_window_before() -> None:

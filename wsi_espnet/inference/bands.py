@@ -8,13 +8,15 @@ map, which is thin and kept whole, and elsewhere two bands share one row.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsi_espnet.models.espnet import DILATIONS, DilatedPyramid, EspNet, StridedPyramid
+from wsi_espnet.inference.layers import Activation, Average, Convolution, Normalisation, as_map, double
+from wsi_espnet.models.espnet import DILATIONS, DilatedPyramid, EspNet, NormAct, StridedPyramid
 
 BAND_VALUES = 1 << 20
 """Values of the widest map in one band: 4 MiB in fp32."""
@@ -108,56 +110,48 @@ def run_in_bands(
     first, last = _pyramids(encoder.level2_0, encoder.level2, reduced, workspace)
 
     reduced, side = Map(workspace, "thin 0", height // 8), Map(workspace, "side", height // 4)
+    activate, reduce = Activation(encoder.b2.bn, encoder.b2.act, width // 4), Convolution(encoder.level3_0.c1.conv)
     for start, stop in _bands(height // 8, 2 * 131 * (width // 4)):
         above = min(1, start)
         rows = 2 * start - above, 2 * stop
-        quarter = encoder.b2(torch.cat([last.take(*rows), first.take(*rows), image.take(*rows)], dim=1))
+        quarter = activate(torch.cat([last.take(*rows), first.take(*rows), image.take(*rows)], dim=1))
         side.put(2 * start, network.level3_C(quarter[:, :, above:]))
-        reduced.put(start, _halved(encoder.level3_0.c1.conv, quarter, above))
+        reduced.put(start, reduce(_with_zeros(quarter, 1 - above)))
 
     first, last = _pyramids(encoder.level3_0, encoder.level3, reduced, workspace)
     coarse = Map(workspace, "coarse", height // 8)
+    activate = Activation(encoder.b3.bn, encoder.b3.act, width // 8)
     for start, stop in _bands(height // 8, 256 * (width // 8)):
-        eighth = encoder.b3(torch.cat([first.take(start, stop), last.take(start, stop)], dim=1))
+        eighth = activate(torch.cat([first.take(start, stop), last.take(start, stop)], dim=1))
         coarse.put(start, encoder.classifier(eighth))
 
-    up = network.up_l3(network.br(coarse.take(0, coarse.rows)))
+    up = double(network.br(coarse.take(0, coarse.rows)), cast("nn.ConvTranspose2d", network.up_l3[0]))
     up = network.combine_l2_l3(torch.cat([side.take(0, side.rows), up], dim=1))  # (1, C, H/4, W/4)
-    conv = network.conv
-    for start, stop in _bands(height // 4, 2 * (conv.conv.in_channels + 16) * (width // 2)):
-        above, below = min(1, start), min(1, height // 4 - stop)
-        wide = network.up_l2(up[:, :, start - above : stop + below])
-        wide = wide[:, :, above : wide.shape[2] - below]  # one row of the two that a row of the map gives
-        wide = torch.cat([wide, detail.take(2 * start - above, 2 * stop + below)], dim=1)
-        wide = F.conv2d(_with_zeros(wide, 1 - above, 1 - below), conv.conv.weight, padding=(0, 1))
-        yield 4 * start, network.classifier(conv.act(conv.bn(wide)))
+    yield from _decode(network, detail, up)
 
 
 def _stem(network: EspNet, window: Tensor, mean: Tensor, scale: Tensor, workspace: Workspace) -> tuple[Map, Map, Map]:
     """Detail at stride 2, the image at stride 4, and the first pyramid's reduced map there."""
     height, width = window.shape[:2]
     encoder = network.encoder
-    level1 = encoder.level1
     detail = Map(workspace, "detail", height // 2)
     image = Map(workspace, "image", height // 4)
     reduced = Map(workspace, "thin 0", height // 4)
+    normalise, average = Normalisation(scale, -mean * scale, width), Average()
+    convolve, reduce = Convolution(encoder.level1.conv), Convolution(encoder.level2_0.c1.conv)
+    activate, activate_both = (Activation(layer.bn, layer.act, width // 2) for layer in (encoder.level1, encoder.b1))
     for start, stop in _bands(height // 4, 2 * 19 * (width // 2)):
         above = min(1, start)
         top = 4 * start - 3 * above  # the row above a band of half the size needs three of the image
-        px = ((window[None, top : 4 * stop].float() - mean) * scale).permute(0, 3, 1, 2)
+        px = as_map(normalise(window[top : 4 * stop].reshape(-1, width * 3).float()), 3)
         px = _with_zeros(px, 1 - above)
-        raw = level1.act(level1.bn(F.conv2d(px, level1.conv.weight, stride=2, padding=(0, 1))))
-        image_half = F.avg_pool2d(px, 3, stride=2, padding=(0, 1))
-        half = encoder.b1(torch.cat([raw, image_half], dim=1))
+        raw = activate(convolve(px))
+        image_half = average(px)
+        half = activate_both(torch.cat([raw, image_half], dim=1))
         detail.put(2 * start, (raw if encoder.skip == 16 else half)[:, :, above:])
-        image.put(start, F.avg_pool2d(_with_zeros(image_half, 1 - above), 3, stride=2, padding=(0, 1)))
-        reduced.put(start, _halved(encoder.level2_0.c1.conv, half, above))
+        image.put(start, average(_with_zeros(image_half, 1 - above)))
+        reduced.put(start, reduce(_with_zeros(half, 1 - above)))
     return detail, image, reduced
-
-
-def _halved(conv: nn.Conv2d, x: Tensor, above: int) -> Tensor:
-    """A 3 x 3 convolution at stride 2; `x` begins with the row above its first output row, or at the map's top."""
-    return _convolve(_with_zeros(x, 1 - above), conv, padding=(0, 1))[:, : conv.out_channels]
 
 
 def _pyramids(head: StridedPyramid, behind: nn.ModuleList, reduced: Map, workspace: Workspace) -> tuple[Map, Map]:
@@ -165,51 +159,52 @@ def _pyramids(head: StridedPyramid, behind: nn.ModuleList, reduced: Map, workspa
     first = last = Map(workspace, "first", reduced.rows)
     pyramids: list[StridedPyramid | DilatedPyramid] = [head, *cast("list[DilatedPyramid]", list(behind))]
     for place, pyramid in enumerate(pyramids):
-        following = pyramids[place + 1] if place < len(behind) else None
+        reduce = Convolution(pyramids[place + 1].c1.conv) if place < len(behind) else None
+        norm = pyramid if isinstance(pyramid, StridedPyramid) else pyramid.bn
+        activate = Activation(norm.bn, norm.act, reduced.width)
+        branches = [(conv.dilation[0], Convolution(conv)) for conv in pyramid.branches]
         source, thin = last, Map(workspace, f"thin {1 - place % 2}", reduced.rows)
         if place == 1:  # from the second on, bands are replaced in place
             last = Map(workspace, "last", reduced.rows)
         for start, stop in _bands(reduced.rows, reduced.width * pyramid.outputs):
-            fused = _fused(pyramid, reduced, start, stop)
+            fused = _fuse([branch(reduced.take(start - reach, stop + reach)) for reach, branch in branches])
             if place:
                 fused.add_(source.take(start, stop))
-            band = pyramid.activate(fused)
+            band = activate(fused)
             last.put(start, band)
-            if following is not None:
-                thin.put(start, _convolve(band, following.c1.conv)[:, : following.c1.conv.out_channels])
+            if reduce is not None:
+                thin.put(start, reduce(band))
         reduced = thin
     return first, last
 
 
-def _fused(pyramid: StridedPyramid | DilatedPyramid, reduced: Map, start: int, stop: int) -> Tensor:
-    """Rows of `Pyramid.fused`, from the reduced map; no one else holds it."""
-    first, *others = pyramid.branches
-    filled = first.out_channels
-    branch = _dilated(first, reduced, start, stop)
-    fused = branch.new_empty((1, stop - start, reduced.width, pyramid.outputs)).permute(0, 3, 1, 2)
-    fused[:, :filled] = branch[:, :filled]
-    total: Tensor | None = None
-    for conv in others:
-        branch = _dilated(conv, reduced, start, stop)
-        total = branch if total is None else total.add_(branch)
-        fused[:, filled : filled + conv.out_channels] = total[:, : conv.out_channels]
-        filled += conv.out_channels
+def _fuse(branches: list[Tensor]) -> Tensor:
+    """Rows of `Pyramid.fused`, from its branches: the first as it is, then sums of the second, third, ... so far."""
+    _, _, rows, width = branches[0].shape
+    ends = list(accumulate(branch.shape[1] for branch in branches))
+    fused = branches[0].new_empty((1, rows, width, ends[-1])).permute(0, 3, 1, 2)
+    parts = [fused[:, start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    for part, branch in zip(parts[:2], branches[:2], strict=True):
+        part.copy_(branch)
+    for before, part, branch in zip(parts[1:], parts[2:], branches[2:], strict=False):
+        torch.add(before, branch, out=part)
     return fused
 
 
-def _dilated(conv: nn.Conv2d, reduced: Map, start: int, stop: int) -> Tensor:
-    reach = conv.dilation[0]
-    return _convolve(reduced.take(start - reach, stop + reach), conv, padding=(0, reach))
-
-
-def _convolve(x: Tensor, conv: nn.Conv2d, *, padding: tuple[int, int] = (0, 0)) -> Tensor:
-    """A convolution with other padding than its own; channels of zeros behind its own fill up to a multiple of 16.
-
-    On AVX2, oneDNN is slow where outputs do not fill its vectors: 25 take 1.3 times as long as 32, 12 a third more
-    than 16.
-    """
-    weight = F.pad(conv.weight, (0, 0) * 3 + (0, -conv.out_channels % 16))
-    return F.conv2d(x, weight, stride=conv.stride, padding=padding, dilation=conv.dilation)
+def _decode(network: EspNet, detail: Map, up: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Logits, band by band, from the detail at stride 2 and the map at stride 4."""
+    height, width = up.shape[2:]
+    conv = network.conv
+    upscale, norm = cast("tuple[nn.ConvTranspose2d, NormAct]", tuple(network.up_l2))
+    convolve = Convolution(conv.conv)
+    activate, activate_up = (Activation(layer.bn, layer.act, 2 * width) for layer in (conv, norm))
+    for start, stop in _bands(height, 2 * (conv.conv.in_channels + 16) * 2 * width):
+        above, below = min(1, start), min(1, height - stop)
+        wide = activate_up(double(up[:, :, start - above : stop + below], upscale))
+        wide = wide[:, :, above : wide.shape[2] - below]  # one row of the two that a row of the map gives
+        wide = torch.cat([wide, detail.take(2 * start - above, 2 * stop + below)], dim=1)
+        wide = activate(convolve(_with_zeros(wide, 1 - above, 1 - below)))
+        yield 4 * start, double(wide, network.classifier)
 
 
 def _with_zeros(x: Tensor, above: int, below: int = 0) -> Tensor:

@@ -95,6 +95,15 @@ class BandedSegmenter:
 
 
 def read_out(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (B, C, H, W) float32 -> labels (B, H, W) and probabilities (B, C, H, W), both uint8; 255 is 1."""
-    labels = logits.argmax(dim=1).to(torch.uint8)
-    return labels, torch.softmax(logits, dim=1).mul_(255).round_().to(torch.uint8)
+    """Logits (B, C, H, W) float32 -> labels (B, H, W) and probabilities (B, C, H, W), both uint8; 255 is 1.
+
+    Plane by plane: `argmax` alone takes longer than all of this. Of equal logits the first class wins.
+    """
+    planes = logits.contiguous()
+    best = planes[:, 0]
+    labels = torch.zeros_like(best, dtype=torch.uint8)
+    for label in range(1, planes.shape[1]):
+        plane = planes[:, label]
+        labels = torch.maximum(labels, (plane > best).to(torch.uint8) * label)  # later labels are larger
+        best = torch.maximum(best, plane)
+    return labels, torch.softmax(planes, dim=1).mul_(255).round_().to(torch.uint8)
