@@ -21,6 +21,7 @@ ROOMS = (
     "errors",
     "atomic",
     "locks",
+    "threads",
     "resume",
     "classes",
     "scores",

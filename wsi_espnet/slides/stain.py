@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
+from wsi_espnet.threads import on_threads
+
 Bools = NDArray[np.bool_]
 Cell = TypeVar("Cell", bound=np.generic)
 Um = tuple[float, float]
@@ -54,6 +56,9 @@ INK_REACH_UM = 500.0
 """Ink between tissue on both sides no farther than this lies on the tissue, and stays."""
 INK_BESIDE_UM = 200.0
 """Coloured ink no farther than this from tissue on one side stays too: a stroke along an edge hides some."""
+
+STRIP = 512
+"""Rows that are looked at together."""
 
 _SCALE = 1000.0  # density 0..0.255 in uint8 steps of 0.001, so that the largest map takes 64 MB
 
@@ -96,15 +101,16 @@ def is_dark_field(rgb: NDArray[np.uint8], unread: Bools) -> bool:
 
 def within(cells: Bools, reach_um: float, um: Um) -> Bools:
     """Cells whose centre is no farther than `reach_um` from the centre of a True one."""
-    out = np.zeros_like(cells)
     reach = int(reach_um / um[0])
-    for top in range(0, len(cells), 2048):  # distances take 24 bytes per cell
-        first, stop = max(0, top - reach), top + 2048 + reach
-        part = cells[first:stop]
-        if part.any():
-            near = ndi.distance_transform_edt(~part, sampling=um) <= reach_um
-            out[top : top + 2048] = near[top - first :][:2048]
-    return out
+
+    def near(top: int) -> Bools:
+        first = max(0, top - reach)
+        part = cells[first : top + STRIP + reach]
+        if part.any():  # distances take 24 bytes per cell
+            part = ndi.distance_transform_edt(~part, sampling=um) <= reach_um
+        return part[top - first :][:STRIP]
+
+    return np.concatenate(on_threads(near, range(0, len(cells), STRIP)))
 
 
 def _in_bright_field(rgb: NDArray[np.uint8], um: Um, unread: Bools) -> Bools:
@@ -153,8 +159,11 @@ def _glass_colour(rgb: NDArray[np.uint8], unread: Bools) -> NDArray[np.float64]:
 
 def _density(part: NDArray[np.uint8], glass: NDArray[np.float64]) -> NDArray[np.float32]:
     """Optical density (h, w, 3) >= 0; brighter than glass is 0."""
-    od = np.log10((glass.astype(np.float32) + 1) / (part.astype(np.float32) + 1))
-    density: NDArray[np.float32] = np.maximum(od, 0)
+    values = np.arange(256, dtype=np.float32)[:, None]
+    of_value = np.maximum(np.log10((glass.astype(np.float32) + 1) / (values + 1)), 0)  # (256, 3)
+    density = np.empty(part.shape, np.float32)
+    for channel in range(3):
+        density[..., channel] = of_value[:, channel][part[..., channel]]
     return density
 
 
@@ -288,4 +297,4 @@ def _mean(part: NDArray[Any]) -> NDArray[Any]:
 
 def _by_strips(rgb: NDArray[np.uint8], function: Callable[[NDArray[np.uint8]], NDArray[Cell]]) -> NDArray[Cell]:
     """Apply a function of single cells in strips, so that its floats never exist for the whole picture."""
-    return np.concatenate([function(rgb[top : top + 512]) for top in range(0, len(rgb), 512)])
+    return np.concatenate(on_threads(lambda top: function(rgb[top : top + STRIP]), range(0, len(rgb), STRIP)))

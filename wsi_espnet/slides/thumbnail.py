@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import numpy as np
@@ -10,9 +11,7 @@ from numpy.typing import NDArray
 from wsi_espnet.errors import SlideReadError
 from wsi_espnet.geometry import ReadPlan, Region, plan_read
 from wsi_espnet.slides.source import PixelSource
-from wsi_espnet.slides.tile_level import cells
-
-_BLOCK_PX = 1024  # side of one read; a source keeps its own memory bounded while it shrinks
+from wsi_espnet.slides.whole import each_block
 
 
 def coarse_plan(source: PixelSource, plan: ReadPlan, *, longest_px: int) -> ReadPlan:
@@ -34,10 +33,11 @@ def coarse_plan(source: PixelSource, plan: ReadPlan, *, longest_px: int) -> Read
 def thumbnail(source: PixelSource, plan: ReadPlan) -> NDArray[np.uint8]:
     """The whole image of a (coarse) plan: uint8 (h, w, 3); blocks that cannot be read are white."""
     rgb = np.full((*plan.shape, 3), 255, np.uint8)
-    for block in cells(Region(0, 0, *plan.shape), _BLOCK_PX):
-        try:
+
+    def read(block: Region) -> None:
+        # The overview marks what could not be segmented; its background need not.
+        with contextlib.suppress(SlideReadError):
             rgb[block.slices] = source.read(plan, block)
-        except SlideReadError:
-            # The overview marks what could not be segmented; its background need not.
-            continue
+
+    each_block(plan, read)
     return rgb

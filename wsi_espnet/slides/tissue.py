@@ -14,10 +14,10 @@ from wsi_espnet.slides.stain import find_tissue_cells
 from wsi_espnet.slides.tile_level import cells
 from wsi_espnet.slides.tissue_file import load_tissue
 from wsi_espnet.slides.tissue_mask import TissueMask, cell_um, coarsen
+from wsi_espnet.slides.whole import each_block
 
 __all__ = ["TissueMask", "everything", "find_tissue", "load_tissue"]
 
-_BLOCK = 1024  # side of one read in cells; a source keeps its own memory bounded while it shrinks
 _SMALLEST_BLOCK = 64  # cells; damage is narrowed down to blocks of half a millimetre
 
 
@@ -86,8 +86,7 @@ def _read_all(source: PixelSource, plan: ReadPlan) -> tuple[NDArray[np.uint8], N
     """uint8 (h, w, 3) of a whole plan, block by block, and where it could not be read: bool (h, w)."""
     rgb = np.full((*plan.shape, 3), 255, dtype=np.uint8)
     unread = np.zeros(plan.shape, dtype=np.bool_)
-    for block in cells(plan.region, _BLOCK):
-        _read_block(source, plan, block, rgb, unread)
+    each_block(plan, lambda block: _read_block(source, plan, block, rgb, unread))
     if unread.all():
         raise SlideReadError(
             f"{source.path}: no part of it can be read at {math.sqrt(plan.um2_per_px):.3g} um per px; the "
