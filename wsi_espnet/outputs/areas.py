@@ -19,7 +19,6 @@ from wsi_espnet.errors import GeometryError, OutputError
 from wsi_espnet.geometry import Region
 from wsi_espnet.slides.rings import Ring, fill
 from wsi_espnet.slides.tissue_mask import TissueMask
-from wsi_espnet.threads import on_threads
 
 UM2_PER_MM2 = 1e6
 
@@ -173,17 +172,16 @@ def measure_areas(
         raise GeometryError(
             f"labels of {tuple(labels.shape)} px need a tissue mask of the same image, got {tissue.shape}"
         )
-
-    def count(region: Region) -> NDArray[np.int64]:
+    counts = np.zeros(UNLABELLED + 1, dtype=np.int64)
+    for region in _blocks(tissue.shape, block):
         box = tissue.box(region)
         if box is None:
-            return np.zeros(UNLABELLED + 1, np.int64)
+            continue
         inside = tissue.sample(box)
         if has_block is None or has_block(region):
-            return np.bincount(np.asarray(labels[box.slices])[inside], minlength=UNLABELLED + 1)
-        return np.bincount([UNLABELLED], [np.count_nonzero(inside)]).astype(np.int64)
-
-    counts = sum(on_threads(count, _blocks(tissue.shape, block)), np.zeros(UNLABELLED + 1, np.int64))
+            counts += np.bincount(np.asarray(labels[box.slices])[inside], minlength=UNLABELLED + 1)
+        else:
+            counts[UNLABELLED] += np.count_nonzero(inside)
     _ensure_known(counts, classes)
     return _areas(counts, classes, um2_per_px)
 
