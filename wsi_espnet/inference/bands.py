@@ -93,7 +93,7 @@ def run_in_bands(
     network
         In evaluation mode.
     window
-        (H, W, 3) uint8 or float32, both sides multiples of 8, channels as the network wants them.
+        (H, W, 3) uint8, both sides multiples of 8, channels as the network wants them.
     mean, scale
         (3,): what the network sees is (px - mean) * scale.
     workspace
@@ -143,8 +143,8 @@ def _stem(network: EspNet, window: Tensor, mean: Tensor, scale: Tensor, workspac
     for start, stop in _bands(height // 4, 2 * 19 * (width // 2)):
         above = min(1, start)
         top = 4 * start - 3 * above  # the row above a band of half the size needs three of the image
-        rows = window[top : 4 * stop].reshape(-1, width * 3).to(torch.float32, copy=True)
-        px = _with_zeros(as_map(normalise(rows), 3), 1 - above)
+        px = as_map(normalise(window[top : 4 * stop].reshape(-1, width * 3).float()), 3)
+        px = _with_zeros(px, 1 - above)
         raw = activate(convolve(px))
         image_half = average(px)
         half = activate_both(torch.cat([raw, image_half], dim=1))

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsi_espnet.errors import ModelError
-from wsi_espnet.inference.bands import Workspace, run_in_bands
 from wsi_espnet.inference.predictor import Execution
 from wsi_espnet.inference.torch_backend import choose_execution, network_bytes
 from wsi_espnet.inference.view import Size, View, refuse_too_large, size_at_scale
-from wsi_espnet.models.espnet import MULTIPLE, EspNet, crop_to, pad_to_multiple
+from wsi_espnet.models.espnet import MULTIPLE
 from wsi_espnet.models.weights import LoadedModel
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -52,7 +51,6 @@ class ImagePredictor:
         self._device = torch.device(self.execution.device)
         self._dtype = _DTYPES[self.execution.precision]
         self._network = model.module.to(self._device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        self._workspace = Workspace()
 
     def labels(self, rgb: NDArray[np.uint8], *, mpp: float | None = None) -> NDArray[np.uint8]:
         """The class of each px of a picture, by the largest of all outputs.
@@ -118,28 +116,19 @@ class ImagePredictor:
         """(1, 3, h, w) -> logits (1, C, h, w), computed at `size`."""
         x = _resize(whole, size).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
-            logits = self._run(x)
+            logits = self._network(x)
         logits = logits.float()
         if self._network.stride > 1:  # logits of the padded picture at stride 8
             padded = Size(*(side * MULTIPLE for side in logits.shape[-2:]))
             logits = _resize(logits, padded)[..., : size.height, : size.width]
         return _resize(logits, own)
 
-    def _run(self, x: Tensor) -> Tensor:
-        """The network's logits; of an ESPNet on the CPU in bands: half the memory, and no slower."""
-        if self._device.type != "cpu" or not isinstance(self._network, EspNet):
-            said: Tensor = self._network(x)
-            return said
-        picture = pad_to_multiple(x)[0].permute(1, 2, 0).contiguous()
-        bands = run_in_bands(self._network, picture, torch.zeros(3), torch.ones(3), self._workspace)
-        return crop_to(torch.cat([band for _, band in bands], dim=2), x)
-
     def _refuse_too_large(self, own: Size, base: Size) -> None:
         if self._device.type != "cpu":
             return
         classes = len(self.card.classes)
         area = int(max(self.view.scales) ** 2 * math.prod(base))
-        needed = network_bytes(area, card=self.card, execution=self.execution)
+        needed = network_bytes(area, card=self.card, execution=self.execution, whole=True)
         refuse_too_large(own, base, classes=classes, network_bytes=needed)
 
 

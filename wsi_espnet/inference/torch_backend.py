@@ -93,9 +93,12 @@ def choose_execution(
     return Execution(device=str(found), precision=precision, compiled=compiled, batch=batch)
 
 
-def network_bytes(work_px: int, *, card: ModelCard, execution: Execution) -> int:
-    """Memory that one pass over `work_px` px on the CPU needs beside the weights, in bytes."""
-    in_bands = card.network.architecture == ESPNET
+def network_bytes(work_px: int, *, card: ModelCard, execution: Execution, whole: bool = False) -> int:
+    """Memory that one pass over `work_px` px on the CPU needs beside the weights, in bytes.
+
+    With `whole` the network is called as it is, as pictures are; windows go through ESPNet in bands.
+    """
+    in_bands = not whole and card.network.architecture == ESPNET
     way = "compiled" if execution.compiled else "bands" if in_bands else "whole"
     base, per_class = BYTES_PER_PX[way, execution.precision != "fp32"]
     return int(work_px * execution.batch * (base + per_class * max(0, len(card.classes) - 3)))
