@@ -58,7 +58,7 @@ INK_BESIDE_UM = 200.0
 """Coloured ink no farther than this from tissue on one side stays too: a stroke along an edge hides some."""
 
 STRIP = 512
-"""Rows that are looked at together."""
+"""Rows of cells that one thread looks at together."""
 
 _SCALE = 1000.0  # density 0..0.255 in uint8 steps of 0.001, so that the largest map takes 64 MB
 
