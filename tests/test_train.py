@@ -213,8 +213,18 @@ def test_the_yardstick_is_trained_the_same_way_and_goes_on_from_its_like_alone(s
     assert str(load_model(done.model).card.network) == "unet, width 4, 11 classes"
     again = run(streets, tmp_path / "again", model=unet | {"init": str(done.model)}, run=once)
     assert load_model(again.model).card.source.count("all of ") == 1
-    with pytest.raises(UsageError, match="goes on from a unet of the same width and classes alone"):
+    with pytest.raises(UsageError, match="goes on from its like alone, with the same classes"):
         run(streets, tmp_path / "wider", model=unet | {"width": 8, "init": str(done.model)}, run=once)
+
+
+def test_a_teacher_that_knows_imagenet_teaches_an_espnet(streets: Path, tmp_path: Path) -> None:
+    once = {"epochs": 1, "accumulate": 1, "repeats": 1}
+    teacher = run(
+        streets, tmp_path / "teacher", model={"architecture": "efficientnet-lite", "init": "imagenet"}, run=once
+    )
+    assert "; from ImageNet (" in load_model(teacher.model).card.source
+    taught = run(streets, tmp_path / "taught", run=once, loss={"distill": {"teacher": str(teacher.model)}})
+    assert load_model(taught.model).card.network.architecture == "espnet"
 
 
 def test_data_that_do_not_fit_are_said(streets: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from wsi_espnet.geometry import ReadPlan
 from wsi_espnet.grid import Grid, Window, core_of_window
 from wsi_espnet.inference.backends import choose_backend, choose_execution, network_bytes
 from wsi_espnet.inference.predictor import Execution
-from wsi_espnet.models.card import UNET, ModelCard
+from wsi_espnet.models.card import YARDSTICKS, ModelCard
 from wsi_espnet.slides.source import PixelSource
 from wsi_espnet.slides.stored_tissue import tissue_digest
 from wsi_espnet.slides.tissue import TissueMask, everything, find_tissue, load_tissue
@@ -124,9 +124,9 @@ def decide(
     """
     chosen = choose_backend(model, backend, precision=precision)
     path, card = chosen.path, chosen.card
-    if card.network.architecture == UNET:
+    if card.network.architecture in YARDSTICKS:
         raise UsageError(
-            f"the model {card.name!r} is a U-Net, the yardstick for `train`, `evaluate` and `predict`; windows of a "
+            f"the model {card.name!r} is {card.network}, which is for `train`, `evaluate` and `predict`; windows of a "
             "slide are planned for ESPNets, choose one of these"
         )
     plan = source.plan(_wanted_mpp(card, mpp), allow_upsampling=allow_upsampling)

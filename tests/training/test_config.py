@@ -75,7 +75,7 @@ def test_changes_are_typed_as_in_toml_and_may_make_tables(file: Path) -> None:
         ("run..epochs=1", "written key=value"),
         ("=1", "written key=value"),
         ("name.first=x", "name is a value, not a table"),
-        ("model.architecture=segnet", "model.architecture: .*'espnet-c', 'espnet' or 'unet'"),
+        ("model.architecture=segnet", "model.architecture: .*'espnet-c', 'espnet', 'unet' or 'efficientnet-lite'"),
         ("augment.crop_px=[60, 64]", r"augment.crop_px.0: .*multiple of 8.* got 60"),
         ("augment.scale=[2, 1]", "augment: scale must be"),
         ("augment.jpeg_quality=[90, 30]", "augment: jpeg_quality must be"),

@@ -10,12 +10,13 @@ import torch
 from small import CLASSES, tiny_model
 
 from wsi_espnet.classes import ClassTable
-from wsi_espnet.errors import UsageError
+from wsi_espnet.errors import DependencyError, UsageError
 from wsi_espnet.models.card import EspNetConfig
 from wsi_espnet.models.catalog import class_table
 from wsi_espnet.models.espnet import build
 from wsi_espnet.models.weights import load_model
 from wsi_espnet.training.config import ModelConfig
+from wsi_espnet.training.imagenet import INPUT
 from wsi_espnet.training.revive import DEAD_SHARE
 from wsi_espnet.training.start import encoder_of, start
 
@@ -141,3 +142,14 @@ def test_a_file_that_does_not_fit_is_refused(file: Path, changes: dict[str, obje
 
 def test_classes_with_nothing_in_common_still_start_from_the_pyramids(file: Path) -> None:
     assert start(of(file), table("a b")).note.startswith("the encoder of tiny")
+
+
+def test_imagenet_is_a_start_for_a_teacher_alone() -> None:
+    teacher = ModelConfig(architecture="efficientnet-lite", size=2, init="imagenet")
+    begun = start(teacher, CLASSES)
+    assert begun.normalisation == INPUT
+    assert begun.note.startswith("ImageNet (efficientnet-lite2")
+    with pytest.raises(UsageError, match=r"'imagenet' is a start for model\.architecture = 'efficientnet-lite'"):
+        start(ModelConfig(init="imagenet"), CLASSES)
+    with pytest.raises(DependencyError, match="pip install efficientnet_lite4_pytorch_model"):
+        start(teacher.model_copy(update={"size": 4}), CLASSES)

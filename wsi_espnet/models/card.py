@@ -14,6 +14,10 @@ ENCODER = "encoder"
 ESPNET_C = "espnet-c"
 ESPNET = "espnet"
 UNET = "unet"
+EFFICIENTNET = "efficientnet-lite"
+
+YARDSTICKS = (UNET, EFFICIENTNET)
+"""Networks to measure the ESPNet family against, or to teach it: no windows of slides, no exports."""
 
 Triple = tuple[float, float, float]
 
@@ -83,8 +87,39 @@ class UNetConfig(BaseModel):
         return f"{self.architecture}, width {self.width}, {self.classes} classes"
 
 
-NetworkConfig = Annotated[EspNetConfig | UNetConfig, Field(discriminator="architecture")]
+class EfficientNetConfig(BaseModel):
+    """EfficientNet-Lite with a decoder, a teacher that the ESPNet family learns from.
+
+    Parameters
+    ----------
+    architecture
+        ``efficientnet-lite``.
+    size
+        0 to 4, as in the names of EfficientNet-Lite0 to Lite4.
+    classes
+        Number of output channels, at least 2.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    architecture: Literal["efficientnet-lite"] = "efficientnet-lite"
+    size: Annotated[int, Field(ge=0, le=4)] = 2
+    classes: Annotated[int, Field(ge=2, le=255)]
+
+    @property
+    def stride(self) -> int:
+        """Input px per output px and axis."""
+        return 1
+
+    def __str__(self) -> str:
+        return f"{self.architecture}{self.size}, {self.classes} classes"
+
+
+NetworkConfig = EspNetConfig | UNetConfig | EfficientNetConfig
 """Any network that a model file may hold."""
+
+StoredNetwork = Annotated[NetworkConfig, Field(discriminator="architecture")]
+"""The same as pydantic reads it: by its architecture."""
 
 
 class Normalisation(BaseModel):
@@ -173,7 +208,7 @@ class ModelCard(BaseModel):
     format: Literal[1] = 1
     name: Annotated[str, Field(min_length=1)]
     summary: str
-    network: NetworkConfig
+    network: StoredNetwork
     classes: ClassTable
     mpp: Annotated[float, Field(gt=0)] | None
     normalisation: Normalisation

@@ -5,15 +5,16 @@ from __future__ import annotations
 from torch import nn
 
 from wsi_espnet.models import espnet
-from wsi_espnet.models.card import EspNetConfig, UNetConfig
+from wsi_espnet.models.card import EfficientNetConfig, NetworkConfig, UNetConfig
+from wsi_espnet.models.efficientnet import EfficientNet
 from wsi_espnet.models.espnet import CoarseNet, EspNet
 from wsi_espnet.models.unet import UNet
 
-Network = CoarseNet | EspNet | UNet
+Network = CoarseNet | EspNet | UNet | EfficientNet
 """Each has an attribute ``stride`` (1 or 8): input px per px of its logits."""
 
 
-def build(config: EspNetConfig | UNetConfig) -> Network:
+def build(config: NetworkConfig) -> Network:
     """The network of a configuration, torch's default initialisation, in training mode.
 
     Examples
@@ -22,7 +23,9 @@ def build(config: EspNetConfig | UNetConfig) -> Network:
     >>> sum(p.numel() for p in net.parameters()), net.stride
     (31037698, 1)
     """
-    return UNet(config) if isinstance(config, UNetConfig) else espnet.build(config)
+    if isinstance(config, UNetConfig):
+        return UNet(config)
+    return EfficientNet(config) if isinstance(config, EfficientNetConfig) else espnet.build(config)
 
 
 def logits_layer(network: Network) -> nn.Conv2d | nn.ConvTranspose2d:

@@ -10,7 +10,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from wsi_espnet.models.card import ESPNET, EspNetConfig, Normalisation, UNetConfig
+from wsi_espnet.models.card import (
+    ESPNET,
+    EfficientNetConfig,
+    EspNetConfig,
+    NetworkConfig,
+    Normalisation,
+    UNetConfig,
+)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -53,11 +60,15 @@ class ModelConfig(Section):
     Parameters
     ----------
     architecture, p, q, skip
-        As in `EspNetConfig`; the number of classes is the data set's. ``unet`` is the yardstick, without p, q and skip.
+        As in `EspNetConfig`; the number of classes is the data set's. ``unet`` is the yardstick and
+        ``efficientnet-lite`` a teacher, both without p, q and skip.
     width
         Of a ``unet``, as in `UNetConfig`.
+    size
+        Of an ``efficientnet-lite``, as in `EfficientNetConfig`.
     init
-        A `.safetensors` file or bundled name, or an authors' `.pth`; None starts from random weights.
+        A `.safetensors` file or bundled name, or an authors' `.pth`; for an ``efficientnet-lite`` also ``imagenet``.
+        None starts from random weights.
     init_part
         ``all`` of it where the classes are the same, or its ``encoder`` alone.
     init_classes
@@ -69,21 +80,24 @@ class ModelConfig(Section):
         From 8-bit RGB to the input; None takes that of `init`, or else what is measured on the training split.
     """
 
-    architecture: Literal["encoder", "espnet-c", "espnet", "unet"] = "espnet"
+    architecture: Literal["encoder", "espnet-c", "espnet", "unet", "efficientnet-lite"] = "espnet"
     p: Annotated[int, Field(ge=0, le=64)] = 2
     q: Annotated[int, Field(ge=0, le=64)] = 8
     skip: Literal[16, 19] = 19
     width: Annotated[int, Field(ge=1, le=256)] = 64
+    size: Annotated[int, Field(ge=0, le=4)] = 2
     init: str | None = None
     init_part: Literal["all", "encoder"] = "all"
     init_classes: dict[str, str] = {}
     revive: bool = False
     normalisation: Normalisation | None = None
 
-    def network(self, classes: int) -> EspNetConfig | UNetConfig:
+    def network(self, classes: int) -> NetworkConfig:
         """The network for that many classes."""
-        if self.architecture == "unet":  # the word itself, which a type checker follows
+        if self.architecture == "unet":  # the words themselves, which a type checker follows
             return UNetConfig(width=self.width, classes=classes)
+        if self.architecture == "efficientnet-lite":
+            return EfficientNetConfig(size=self.size, classes=classes)
         return EspNetConfig(architecture=self.architecture, p=self.p, q=self.q, classes=classes, skip=self.skip)
 
 

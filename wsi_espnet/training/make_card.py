@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wsi_espnet.classes import ClassTable
-from wsi_espnet.models.card import EspNetConfig, ModelCard, Normalisation, UNetConfig
+from wsi_espnet.models.card import ModelCard, NetworkConfig, Normalisation
 from wsi_espnet.training.config import TrainConfig
 
 DIGITS = 4
@@ -13,7 +13,7 @@ DIGITS = 4
 def make_card(
     config: TrainConfig,
     *,
-    network: EspNetConfig | UNetConfig,
+    network: NetworkConfig,
     classes: ClassTable,
     mpp: float | None,
     normalisation: Normalisation,

@@ -11,14 +11,17 @@ from torch import nn
 
 from wsi_espnet.classes import ClassTable
 from wsi_espnet.errors import UsageError
-from wsi_espnet.models.card import ENCODER, ModelCard, Normalisation
-from wsi_espnet.models.espnet import Encoder, EspNet
+from wsi_espnet.models.card import EFFICIENTNET, ENCODER, ModelCard, Normalisation
+from wsi_espnet.models.efficientnet import EfficientNet
+from wsi_espnet.models.espnet import CoarseNet, Encoder, EspNet
 from wsi_espnet.models.importer import import_pth
 from wsi_espnet.models.networks import Network, build
-from wsi_espnet.models.unet import UNet
 from wsi_espnet.models.weights import load_model
 from wsi_espnet.training.config import ModelConfig
+from wsi_espnet.training.imagenet import IMAGENET, INPUT, copy_imagenet
 from wsi_espnet.training.revive import to_plain_rgb, wake_dead_channels
+
+ESPNETS = (CoarseNet, EspNet)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +60,11 @@ def start(config: ModelConfig, classes: ClassTable) -> Start:
     network = build(config.network(len(classes)))
     if config.init is None:
         return Start(network, None, "random weights")
+    if config.init == IMAGENET:
+        return _imagenet(network, config)
     module, card, origin = _read(config.init)
-    if isinstance(network, UNet) or isinstance(module, UNet):
-        return _whole_unet(network, module, card, origin)
+    if not isinstance(network, ESPNETS) or not isinstance(module, ESPNETS):
+        return _whole(network, module, card, origin)
     _ensure_fits(config, module)
     theirs = _theirs(classes, card.classes, config.init_classes)
     whole = config.init_part == "all" and theirs == list(range(len(card.classes)))
@@ -75,14 +80,23 @@ def start(config: ModelConfig, classes: ClassTable) -> Start:
     return Start(network, normalisation, f"{'all' if whole else 'the encoder'} of {origin}")
 
 
-def _whole_unet(network: Network, module: Network, card: ModelCard, origin: str) -> Start:
-    """All of a U-Net: it has no encoder that another network could go on from."""
+def _imagenet(network: Network, config: ModelConfig) -> Start:
+    if not isinstance(network, EfficientNet):
+        raise UsageError(
+            f"model.init = {IMAGENET!r} is a start for model.architecture = {EFFICIENTNET!r}, and this is "
+            f"{config.architecture!r}; name a file or a bundled model"
+        )
+    return Start(network, INPUT, copy_imagenet(network, config.size))
+
+
+def _whole(network: Network, module: Network, card: ModelCard, origin: str) -> Start:
+    """All of a network that has no encoder which another one could go on from."""
     if {key: t.shape for key, t in network.state_dict().items()} != {
         k: t.shape for k, t in module.state_dict().items()
     }:
         raise UsageError(
-            f"{origin} is {card.network}, which is not what model.architecture, width and the data set's classes ask "
-            "for; a unet goes on from a unet of the same width and classes alone"
+            f"{origin} is {card.network}, which is not what model.architecture, width, size and the data set's classes "
+            "ask for; a unet or efficientnet-lite goes on from its like alone, with the same classes"
         )
     network.load_state_dict(module.state_dict())
     return Start(network, card.normalisation, f"all of {origin}")
