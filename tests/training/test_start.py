@@ -106,16 +106,31 @@ def test_the_authors_weights_start_a_network_without_their_void_class(shared: Pa
             assert gains.min() >= DEAD_SHARE * gains.max()
 
 
-def test_plain_rgb_gives_what_the_authors_input_gave(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "classes", "skip"),
+    [
+        ("espnet_p_2_q_8.pth", "cityscapes19", 16),
+        ("espnet_p_2_q_8.pth", "cityscapes20", 16),
+        ("espnet_p_2_q_8_camvid.pth", "camvid12", 19),
+    ],
+)
+def test_plain_rgb_gives_what_the_authors_input_gave(
+    shared: Path, monkeypatch: pytest.MonkeyPatch, name: str, classes: str, skip: int
+) -> None:
+    """The encoder alone where a class is left out; the decoder too where all of the file is taken."""
     monkeypatch.setattr("wsi_espnet.training.start.wake_dead_channels", lambda _: None)
-    path = str(shared / "data" / "weights" / "espnet" / "decoder" / "espnet_p_2_q_8.pth")
+    path = str(shared / "data" / "weights" / "espnet" / "decoder" / name)
     rgb = np.random.default_rng(7).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     logits = []
     for revive in (False, True):
-        begun = start(ModelConfig(p=2, q=8, init=path, revive=revive), class_table("cityscapes19"))
+        begun = start(ModelConfig(p=2, q=8, skip=skip, init=path, revive=revive), class_table(classes))
         assert begun.normalisation is not None
+        whole = begun.note.startswith("all of")
+        assert whole == (classes != "cityscapes19")
+        network = (begun.network if whole else encoder_of(begun.network)).eval()
         with torch.inference_mode():
-            logits.append(encoder_of(begun.network).eval()(torch.from_numpy(begun.normalisation.apply(rgb))[None])[-1])
+            y = network(torch.from_numpy(begun.normalisation.apply(rgb))[None])
+        logits.append(y if whole else y[-1])
     np.testing.assert_allclose(logits[1], logits[0], atol=1e-3)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wsi_espnet.models.espnet import BN_EPS, Encoder
+from wsi_espnet.models.espnet import BN_EPS, Encoder, EspNet
 
 DEAD_SHARE = 0.01
 """A channel whose gain is below this share of its layer's largest counts as dead. Weight decay has driven a
@@ -38,7 +38,19 @@ def to_plain_rgb(encoder: Encoder) -> None:
             _flip(values, image)
         _rescale_input(norm.bn, image, 255.0)
     for reduce, image in ((encoder.level2_0.c1.conv, IMAGE_AT_B1), (encoder.level3_0.c1.conv, IMAGE_AT_B2)):
-        reduce.weight[:, image] = reduce.weight[:, image].flip(1)
+        _flip_read(reduce.weight, image)
+
+
+def decoder_to_plain_rgb(network: EspNet) -> None:
+    """Make a decoder that came with such an encoder read the image's channels in their new order."""
+    _flip_read(network.level3_C.conv.weight, IMAGE_AT_B2)
+    if network.encoder.skip == 19:
+        classes = network.br.num_features  # they stand before what the encoder hands on
+        _flip_read(network.conv.conv.weight, slice(classes + IMAGE_AT_B1.start, classes + IMAGE_AT_B1.stop))
+
+
+def _flip_read(kernels: Tensor, channels: slice) -> None:
+    kernels[:, channels] = kernels[:, channels].flip(1)
 
 
 def _flip(values: Tensor | None, channels: slice) -> None:

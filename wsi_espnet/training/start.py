@@ -19,7 +19,7 @@ from wsi_espnet.models.networks import Network, build
 from wsi_espnet.models.weights import load_model
 from wsi_espnet.training.config import ModelConfig
 from wsi_espnet.training.imagenet import IMAGENET, INPUT, copy_imagenet
-from wsi_espnet.training.revive import to_plain_rgb, wake_dead_channels
+from wsi_espnet.training.revive import decoder_to_plain_rgb, to_plain_rgb, wake_dead_channels
 
 ESPNETS = (CoarseNet, EspNet)
 
@@ -76,7 +76,7 @@ def start(config: ModelConfig, classes: ClassTable) -> Start:
             _copy_encoder(encoder_of(module), encoder_of(network), theirs)
         normalisation = card.normalisation
         if config.revive:
-            normalisation = _revive(encoder_of(network), normalisation)
+            normalisation = _revive(network, normalisation, whole=whole)
     return Start(network, normalisation, f"{'all' if whole else 'the encoder'} of {origin}")
 
 
@@ -109,10 +109,13 @@ def encoder_of(network: nn.Module) -> Encoder:
     return found
 
 
-def _revive(encoder: Encoder, normalisation: Normalisation) -> Normalisation:
+def _revive(network: CoarseNet | EspNet, normalisation: Normalisation, *, whole: bool) -> Normalisation:
     """Wake the encoder's dead channels, and turn the authors' input into plain RGB; what the input is then."""
+    encoder = encoder_of(network)
     if (normalisation.order, normalisation.divide) == ("bgr", 255.0):
         to_plain_rgb(encoder)
+        if whole and isinstance(network, EspNet):
+            decoder_to_plain_rgb(network)
         normalisation = Normalisation(order="rgb", mean=normalisation.mean[::-1], std=normalisation.std[::-1])
     wake_dead_channels(encoder)
     return normalisation
