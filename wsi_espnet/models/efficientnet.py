@@ -48,15 +48,24 @@ def scaled_channels(channels: int, width: float) -> int:
     return rounded if rounded >= 0.9 * channels * width else rounded + 8
 
 
-class Same(nn.Conv2d):
-    """A convolution whose output has ceil(side / stride) px; an odd px of padding goes below and right (TensorFlow)."""
+class Halving(nn.Conv2d):
+    """A convolution of stride 2 over even sides; the odd px of padding goes below and right, as in TensorFlow."""
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: int, *, groups: int = 1) -> None:
+        super().__init__(channels_in, channels_out, kernel, stride=2, groups=groups, bias=False)
+        before, after = (kernel - 2) // 2, (kernel - 1) // 2
+        self.margins = (before, after, before, after)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, Cin, H, W) -> (B, Cout, ceil(H / stride), ceil(W / stride))."""
-        stride, kernel = self.stride[0], self.kernel_size[0]
-        rows, columns = (max((math.ceil(n / stride) - 1) * stride + kernel - n, 0) for n in x.shape[-2:])
-        padding = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
-        return self._conv_forward(F.pad(x, padding), self.weight, self.bias)
+        """(B, Cin, H, W) -> (B, Cout, H / 2, W / 2)."""
+        return super().forward(F.pad(x, self.margins))
+
+
+def depthwise(channels: int, *, kernel: int, stride: int) -> nn.Conv2d:
+    """Filters each channel for itself; stride 1 or 2."""
+    if stride == 2:
+        return Halving(channels, channels, kernel, groups=channels)
+    return nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels, bias=False)
 
 
 class Block(nn.Module):
@@ -70,7 +79,7 @@ class Block(nn.Module):
             self._expand_conv = nn.Conv2d(channels_in, wide, 1, bias=False)
             self._bn0 = normalisation(wide)
         self.expands = expansion > 1
-        self._depthwise_conv = Same(wide, wide, kernel, stride=stride, groups=wide, bias=False)
+        self._depthwise_conv = depthwise(wide, kernel=kernel, stride=stride)
         self._bn1 = normalisation(wide)
         self._project_conv = nn.Conv2d(wide, channels_out, 1, bias=False)
         self._bn2 = normalisation(channels_out)
@@ -96,7 +105,7 @@ class EfficientNet(nn.Module):
     def __init__(self, config: EfficientNetConfig) -> None:
         super().__init__()
         width, depth = WIDTH_DEPTH[config.size]
-        self._conv_stem = Same(3, STEM, 3, stride=2, bias=False)
+        self._conv_stem = Halving(3, STEM, 3)
         self._bn0 = normalisation(STEM)
         self._blocks = nn.ModuleList()
         self.seen_after: list[int] = []
