@@ -224,3 +224,26 @@ def test_stain_changes_the_colour_of_tissue_and_little_of_glass() -> None:
     )
     assert np.std(moved, axis=0).min() > 5
     assert np.std(still, axis=0).max() < 5
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_pasting_moves_whole_classes_and_their_px_together(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    onto = np.zeros((20, 30, 3), np.uint8), np.full((20, 30), 9, np.uint8)
+    labels = rng.choice(np.array([0, 1, 2, 3, 255], np.uint8), size=(20, 30))
+    rgb, got = augment.paste(onto, (np.repeat(labels[..., None] + np.uint8(1), 3, axis=2), labels), rng=rng)
+    taken = np.unique(got[got != 9])
+    assert len(taken) == 2
+    assert 255 not in taken
+    where = np.isin(labels, taken)
+    np.testing.assert_array_equal(got, np.where(where, labels, 9))
+    np.testing.assert_array_equal(rgb, np.where(where, labels + 1, 0)[..., None].repeat(3, axis=2))
+    assert onto[1].min() == 9  # what was given is left as it was
+
+
+def test_nothing_is_pasted_from_a_crop_without_labels() -> None:
+    onto = discs()
+    other = np.zeros_like(onto[0]), np.full_like(onto[1], 255)
+    rgb, labels = augment.paste(onto, other, rng=np.random.default_rng(0))
+    np.testing.assert_array_equal(rgb, onto[0])
+    np.testing.assert_array_equal(labels, onto[1])

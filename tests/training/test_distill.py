@@ -8,7 +8,7 @@ import torch
 from scipy.special import rel_entr, softmax
 
 from wsi_espnet.models.card import Normalisation
-from wsi_espnet.training.distill import logits_loss, pairwise_loss, renormalise
+from wsi_espnet.training.distill import agreed, logits_loss, pairwise_loss, renormalise
 
 
 def test_logits_loss_is_the_divergence_of_the_softened_outputs_of_labelled_px() -> None:
@@ -20,6 +20,17 @@ def test_logits_loss_is_the_divergence_of_the_softened_outputs_of_labelled_px() 
     wanted = 4 * rel_entr(p, q).sum(axis=1)[labels.numpy() != 255].mean()
     assert logits_loss(student, teacher, labels, temperature=2.0).item() == pytest.approx(wanted, rel=1e-5)
     assert logits_loss(student, teacher, torch.full_like(labels, 255), temperature=2.0).item() == 0
+
+
+def test_teachers_agree_on_the_mean_of_their_probabilities() -> None:
+    torch.manual_seed(2)
+    one, other = torch.randn(1, 3, 4, 6), torch.randn(1, 3, 4, 6)
+    wanted = np.mean([softmax(x.double().numpy() / 2.0, axis=1) for x in (one, other)], axis=0)
+    got = agreed([one, other], (4, 6), temperature=2.0)
+    np.testing.assert_allclose(softmax(got.double().numpy() / 2.0, axis=1), wanted, atol=1e-6)
+    alone = agreed([one], (4, 6), temperature=2.0)
+    np.testing.assert_allclose((alone - one).std(dim=1).numpy(), 0, atol=1e-6)  # the same but for a shift
+    assert agreed([one, other[..., :2, :3]], (8, 12), temperature=1.0).shape == (1, 3, 8, 12)
 
 
 def test_a_student_that_agrees_has_nothing_to_learn() -> None:

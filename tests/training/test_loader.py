@@ -160,6 +160,15 @@ def test_a_mosaic_takes_image_and_mask_from_the_same_places() -> None:
     assert 8 < kinds.count(1) < 28  # 0.4 of them, and mosaics that met themselves
 
 
+def test_a_share_of_crops_is_pasted_on_and_the_others_stay_as_they_were() -> None:
+    crop = {"crop_px": (16, 24), "scale": (1.0, 1.0), "flip": 0.0}
+    bare = [of(AugmentConfig(**crop), glass=None)[Place(0, look)] for look in range(40)]
+    pasted = [of(AugmentConfig(**crop, paste=0.5), glass=None)[Place(0, look)] for look in range(40)]
+    same = [torch.equal(a.pixels, b.pixels) for a, b in zip(bare, pasted, strict=True)]
+    assert 8 < sum(same) < 32
+    assert all(torch.equal(a.labels, b.labels) for a, b, kept in zip(bare, pasted, same, strict=True) if kept)
+
+
 def test_blanks_take_the_label_of_glass() -> None:
     blank = AugmentConfig(crop_px=(16, 24), blank=1.0)
     plain = AugmentConfig(crop_px=(16, 24))

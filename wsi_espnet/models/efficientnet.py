@@ -88,8 +88,8 @@ class Block(nn.Module):
         """(B, Cin, H, W) -> (B, Cout, H / stride, W / stride)."""
         y = F.relu6(self._bn0(self._expand_conv(x)), inplace=True) if self.expands else x
         y = F.relu6(self._bn1(self._depthwise_conv(y)), inplace=True)
-        y = self._bn2(self._project_conv(y))
-        return x + y if self.residual else y
+        narrow: Tensor = self._bn2(self._project_conv(y))
+        return x + narrow if self.residual else narrow
 
 
 def normalisation(channels: int) -> nn.BatchNorm2d:

@@ -126,6 +126,17 @@ def mosaic(crops: Sequence[tuple[Rgb, Labels]], *, rng: np.random.Generator) -> 
     return rgb, labels
 
 
+def paste(onto: tuple[Rgb, Labels], other: tuple[Rgb, Labels], *, rng: np.random.Generator) -> tuple[Rgb, Labels]:
+    """`onto` with half of the other crop's classes, drawn at random, where they stand there (ClassMix).
+
+    Olsson et al. 2021, arXiv 2007.07936, section 3.1, with labels where they have predictions. Cars are then met on
+    other roads and poles before other walls.
+    """
+    classes = np.setdiff1d(other[1], [UNLABELLED])
+    pasted = np.isin(other[1], rng.permutation(classes)[: (len(classes) + 1) // 2])
+    return np.where(pasted[..., None], other[0], onto[0]), np.where(pasted, other[1], onto[1])
+
+
 def flip(rgb: Rgb, labels: Labels, *, share: float, rng: np.random.Generator) -> tuple[Rgb, Labels]:
     """Mirrored left to right in `share` of the cases; streets keep their sky above."""
     return (rgb[:, ::-1], labels[:, ::-1]) if rng.random() < share else (rgb, labels)

@@ -130,6 +130,8 @@ class AugmentConfig(Section):
         For tissue: share of crops of which a part is covered by glass, ink or black, in the class of glass.
     mosaic
         Share of crops that are put together from parts of four images, so that neighbours of another class are met.
+    paste
+        Share of crops that are given half the classes of another one, where they stand there: for streets.
     """
 
     crop_px: tuple[Side, Side]
@@ -148,6 +150,7 @@ class AugmentConfig(Section):
     stain_shift: NotNegative = 0.0
     blank: Share = 0.0
     mosaic: Share = 0.0
+    paste: Share = 0.0
 
     @model_validator(mode="after")
     def _ensure_rising_ranges(self) -> AugmentConfig:
@@ -168,12 +171,12 @@ class AugmentConfig(Section):
 
 
 class DistillConfig(Section):
-    """A larger network to learn from beside the ground truth.
+    """Other networks to learn from beside the ground truth.
 
     Parameters
     ----------
     teacher
-        A `.safetensors` file or bundled name with the same classes.
+        A `.safetensors` file or bundled name with the same classes; or several, whose probabilities are averaged.
     logits, temperature
         Weight of the divergence between the softened outputs, and the softening (Hinton et al. 2015, arXiv 1503.02531).
     pairwise, pool
@@ -181,11 +184,16 @@ class DistillConfig(Section):
         (Liu et al. 2019, arXiv 1903.04197).
     """
 
-    teacher: str
+    teacher: str | Annotated[tuple[str, ...], Field(min_length=1)]
     logits: NotNegative = 1.0
     temperature: Positive = 1.0
     pairwise: NotNegative = 0.0
     pool: Count = 2
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """All of them, be it one."""
+        return (self.teacher,) if isinstance(self.teacher, str) else self.teacher
 
 
 class LossConfig(Section):

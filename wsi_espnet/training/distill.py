@@ -1,6 +1,9 @@
-"""Learning from a larger network: its outputs, and which places it takes to be alike."""
+"""Learning from other networks: their outputs, and which places they take to be alike."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,17 +13,31 @@ from wsi_espnet.classes import UNLABELLED
 from wsi_espnet.models.card import Normalisation
 
 
+def agreed(teachers: Sequence[Tensor], size: Sequence[int], *, temperature: float) -> Tensor:
+    """The mean of what several teachers say: logits (B, C, *size) with the mean of their softened probabilities.
+
+    Parameters
+    ----------
+    teachers
+        Logits (B, C, h, w), each of a size of its own.
+    temperature
+        At which they are softened, here and by whoever takes these logits.
+    """
+    enlarged = [F.interpolate(t.float(), tuple(size), mode="bilinear", align_corners=False) for t in teachers]
+    softened = [F.log_softmax(logits / temperature, dim=1) for logits in enlarged]
+    return temperature * (torch.logsumexp(torch.stack(softened), dim=0) - math.log(len(softened)))
+
+
 def logits_loss(student: Tensor, teacher: Tensor, labels: Tensor, *, temperature: float) -> Tensor:
     """Mean over the labelled px of T^2 KL(teacher || student), both softened by T (Hinton et al. 2015).
 
     Parameters
     ----------
     student, teacher
-        Logits (B, C, h, w); those of the teacher are brought to the student's size.
+        Logits (B, C, h, w).
     labels
         (B, h, w); px of the id 255 are left out, because padding says nothing.
     """
-    teacher = F.interpolate(teacher, student.shape[-2:], mode="bilinear", align_corners=False)
     wanted = F.log_softmax(teacher.float() / temperature, dim=1)
     got = F.log_softmax(student.float() / temperature, dim=1)
     divergence = F.kl_div(got, wanted, reduction="none", log_target=True).sum(dim=1)  # (B, h, w)

@@ -19,7 +19,7 @@ from wsi_espnet.classes import UNLABELLED
 from wsi_espnet.data.adapter import Labelled, Sample
 from wsi_espnet.errors import UsageError
 from wsi_espnet.models.card import Normalisation
-from wsi_espnet.training.augment import augmented, mosaic
+from wsi_espnet.training.augment import augmented, mosaic, paste
 from wsi_espnet.training.blanks import add_blank
 from wsi_espnet.training.config import AugmentConfig, RunConfig
 
@@ -93,6 +93,9 @@ class TrainingSet(TorchDataset[Pair]):
             rgb, labels = mosaic([self._look(int(i), rng) for i in (index, *others)], rng=rng)
         else:
             rgb, labels = self._look(index, rng)
+        if self.augment.paste and rng.random() < self.augment.paste:
+            other = self._look(int(rng.integers(len(self.images))), rng)
+            rgb, labels = paste((rgb, labels), other, rng=rng)
         if self.glass is not None and rng.random() < self.augment.blank:
             rgb, labels = add_blank(rgb, labels, label=self.glass, rng=rng)
         return _pair(rgb, labels, self.normalisation)

@@ -19,7 +19,7 @@ from wsi_espnet.models.espnet import CoarseNet
 from wsi_espnet.models.networks import Network
 from wsi_espnet.scores import Scores
 from wsi_espnet.training.config import TrainConfig
-from wsi_espnet.training.distill import logits_loss, pairwise_loss, renormalise
+from wsi_espnet.training.distill import agreed, logits_loss, pairwise_loss, renormalise
 from wsi_espnet.training.loader import Pair
 from wsi_espnet.training.losses import at_stride_8, segmentation_loss
 from wsi_espnet.training.steps import average_decay, make_optimiser, move_average, rate_factor
@@ -50,8 +50,8 @@ class SegmentationModule(pl.LightningModule):
         What the batches are made with.
     steps_per_epoch
         Optimiser steps.
-    teacher
-        Where `config.loss.distill` asks for one.
+    teachers
+        Where `config.loss.distill` asks for some.
     """
 
     class_weights: Tensor
@@ -65,7 +65,7 @@ class SegmentationModule(pl.LightningModule):
         weights: Tensor,
         normalisation: Normalisation,
         steps_per_epoch: int,
-        teacher: Teacher | None = None,
+        teachers: tuple[Teacher, ...] = (),
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -78,7 +78,7 @@ class SegmentationModule(pl.LightningModule):
         self.confusion = MulticlassConfusionMatrix(len(names), ignore_index=UNLABELLED, validate_args=False)
         self.scores: Scores | None = None
         self.losses: list[Tensor] = []  # of the parts of the step that is under way
-        self.teacher = teacher  # no nn.Module itself, so it is in no checkpoint and is never trained
+        self.teachers = teachers  # no nn.Modules themselves, so they are in no checkpoint and never trained
 
     @property
     def best_network(self) -> nn.Module:
@@ -86,9 +86,9 @@ class SegmentationModule(pl.LightningModule):
         return self.network if self.average is None else self.average
 
     def on_fit_start(self) -> None:
-        """Bring the teacher to where the network is."""
-        if self.teacher is not None:
-            self.teacher.network.to(self.device).eval().requires_grad_(False)
+        """Bring the teachers to where the network is."""
+        for teacher in self.teachers:
+            teacher.network.to(self.device).eval().requires_grad_(False)
 
     def on_train_epoch_start(self) -> None:
         """The average is never trained, whatever Lightning has put into training mode."""
@@ -100,7 +100,7 @@ class SegmentationModule(pl.LightningModule):
         pixels = batch[0].contiguous(memory_format=torch.channels_last)
         fine, coarse = fine_and_coarse(self.network, pixels)
         loss = self._loss(fine, coarse, batch[1])
-        if self.teacher is not None:
+        if self.teachers:
             loss = loss + self._distilled(fine, coarse, pixels, batch[1])
         self.losses.append(loss.detach())
         return loss
@@ -118,17 +118,23 @@ class SegmentationModule(pl.LightningModule):
     def _distilled(self, fine: Tensor | None, coarse: Tensor, pixels: Tensor, labels: Tensor) -> Tensor:
         config = self.config.loss.distill
         assert config is not None
-        assert self.teacher is not None
         with torch.no_grad():
-            seen = renormalise(pixels, self.normalisation, self.teacher.normalisation)
-            their_fine, their_coarse = fine_and_coarse(self.teacher.network, seen)
+            theirs = [
+                fine_and_coarse(teacher.network, renormalise(pixels, self.normalisation, teacher.normalisation))
+                for teacher in self.teachers
+            ]
         loss = coarse.new_zeros(())
         if config.logits:
-            wanted = their_coarse if fine is None or their_fine is None else their_fine
             got, truth = (coarse, at_stride_8(labels)) if fine is None else (fine, labels)
+            seen = [
+                their_coarse if fine is None or their_fine is None else their_fine
+                for their_fine, their_coarse in theirs
+            ]
+            wanted = agreed(seen, got.shape[-2:], temperature=config.temperature)
             loss = loss + config.logits * logits_loss(got, wanted, truth, temperature=config.temperature)
         if config.pairwise:
-            loss = loss + config.pairwise * pairwise_loss(coarse, their_coarse, pool=config.pool)
+            pairs = [pairwise_loss(coarse, their_coarse, pool=config.pool) for _, their_coarse in theirs]
+            loss = loss + config.pairwise * torch.stack(pairs).mean()
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Pair, batch_idx: int) -> None:

@@ -128,7 +128,7 @@ def set_up(config: TrainConfig, dataset: Dataset, *, survey: Path | None, rank: 
         weights=class_weights(config.loss, counted.counts),
         normalisation=normalisation,
         steps_per_epoch=sampler.steps,
-        teacher=_teacher(config, dataset),
+        teachers=_teachers(config, dataset),
     )
     return Setup(dataset, training, validation, counted, module, normalisation, begun.note, sampler)
 
@@ -145,13 +145,14 @@ def _survey(file: Path | None, images: Images, classes: int) -> Survey:
     return survey
 
 
-def _teacher(config: TrainConfig, dataset: Dataset) -> Teacher | None:
+def _teachers(config: TrainConfig, dataset: Dataset) -> tuple[Teacher, ...]:
     if config.loss.distill is None:
-        return None
-    model = load_model(config.loss.distill.teacher)
-    if model.card.classes.names != dataset.classes.names:
-        raise UsageError(
-            f"the teacher {model.card.name} knows {', '.join(model.card.classes.names)}, the data set "
-            f"{', '.join(dataset.classes.names)}; they must be the same, in the same order"
-        )
-    return Teacher(model.module, model.card.normalisation)
+        return ()
+    models = [load_model(name) for name in config.loss.distill.teachers]
+    for model in models:
+        if model.card.classes.names != dataset.classes.names:
+            raise UsageError(
+                f"the teacher {model.card.name} knows {', '.join(model.card.classes.names)}, the data set "
+                f"{', '.join(dataset.classes.names)}; they must be the same, in the same order"
+            )
+    return tuple(Teacher(model.module, model.card.normalisation) for model in models)
