@@ -30,6 +30,7 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Train a network; started again, a run that was cut short goes on."""
+    from wsi_espnet.budget import keep_freed_memory
     from wsi_espnet.training.config_file import read_config
     from wsi_espnet.training.extra import ensure_extra
 
@@ -37,6 +38,7 @@ def train(
     config = read_config(file, data=data, changes=options_of(changes or []))
     from wsi_espnet.train import train as job
 
+    keep_freed_memory()  # this process does nothing else, so here and not in the job, which may be one of many things
     with say.progress_bar("steps") as update:
 
         def progress(p: TrainProgress) -> None:
