@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from wsi_espnet.bench import frames, light, many, robustness, seams, training
+from wsi_espnet.bench import frames, light, many, reading, robustness, seams, training
 from wsi_espnet.bench.batch import shares
 from wsi_espnet.bench.process import measure
 from wsi_espnet.bench.report import Check, Report
@@ -150,6 +150,19 @@ def test_the_plain_loop_says_what_the_package_says(shared: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
+def test_the_first_of_the_seams_is_what_the_bundled_model_asks_for() -> None:
+    card = read_card(find_model("glas-colon"))
+    assert (seams.VARIANTS[0].core_px, seams.VARIANTS[0].halo_px) == (card.core_px, card.halo_px)
+    assert seams.VARIANTS[0].stitch == "blend"
+
+
+def test_a_round_of_reading(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "QUICK_SIDE_PX", SIDE_PX)
+    report = reading.run(Settings(data=shared, out=tmp_path, quick=True))
+    assert report.facts["equal"]
+    assert all(rate > 0 for rate in report.facts["mpx_per_second"].values())
+
+
 def test_a_round_of_seams(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seams, "QUICK_SIDE_PX", SIDE_PX)
     monkeypatch.setattr(seams, "VARIANTS", (seams.Variant("small", 512, 64, "blend"),))

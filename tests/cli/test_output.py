@@ -33,7 +33,7 @@ def test_segment_prints_areas_and_places(bench: Path, tmp_path: Path, wsi_espnet
 
 
 def test_ctrl_c_is_said_and_the_run_goes_on_later(bench: Path, tmp_path: Path) -> None:
-    slide = small_slide(tmp_path / "slide.svs", blobs(1600, 1600))
+    slide = small_slide(tmp_path / "slide.svs", blobs(2400, 2400))
     words = ("segment", slide, "-o", tmp_path / "out", "-m", bench / "tiny.safetensors", "--compile=off", "--json")
     process = subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     core = tmp_path / "out" / "slide.ome.zarr" / "labels" / "classes" / "0" / "c" / "0" / "0"

@@ -57,15 +57,16 @@ class Variant:
 
 
 VARIANTS = (
-    Variant("core 2560, halo 192, blend (default)", 2560, 192, "blend"),
-    Variant("core 2560, halo 192, crop", 2560, 192, "crop"),
-    Variant("core 2560, halo 128, blend", 2560, 128, "blend"),
-    Variant("core 2560, halo 96, blend", 2560, 96, "blend"),
-    Variant("core 2560, no halo", 2560, 0, "crop"),
-    Variant("core 2048, halo 192, blend", 2048, 192, "blend"),
+    Variant("core 2688, halo 128, blend (default)", 2688, 128, "blend"),
+    Variant("core 2688, halo 128, crop", 2688, 128, "crop"),
+    Variant("core 2560, halo 192, blend", 2560, 192, "blend"),
+    Variant("core 2752, halo 96, blend", 2752, 96, "blend"),
+    Variant("core 2688, no halo", 2688, 0, "crop"),
+    Variant("core 2048, halo 128, blend", 2048, 128, "blend"),
     Variant("core 512, halo 64, blend", 512, 64, "blend"),
     Variant("core 512, halo 64, crop", 512, 64, "crop"),
 )
+"""The first is what the bundled model asks for."""
 
 
 @dataclass(frozen=True, slots=True)

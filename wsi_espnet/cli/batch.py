@@ -75,8 +75,8 @@ def run(
         bool, typer.Option("--allow-upsampling", help="Enlarge slides that are too coarse.")
     ] = False,
     stitch: Annotated[Stitch | None, typer.Option(help="Average windows where they meet, or cut them [blend].")] = None,
-    window: Annotated[int | None, typer.Option(help="Side of a window in px, halo included [2944].")] = None,
-    halo: Annotated[int | None, typer.Option(help="Px of context on each side of a window [192].")] = None,
+    window: Annotated[int | None, typer.Option(help="Side of a window in px, halo included [the model's].")] = None,
+    halo: Annotated[int | None, typer.Option(help="Px of context on each side of a window [the model's].")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N [auto].")] = None,
     precision: Annotated[
         Precision | None, typer.Option(help="auto takes bf16 where the machine has it [auto].")

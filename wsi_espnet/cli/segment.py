@@ -65,8 +65,8 @@ def segment(
         bool, typer.Option("--allow-upsampling", help="Enlarge a slide that is too coarse.")
     ] = False,
     stitch: Annotated[Stitch, typer.Option(help="Average windows where they meet, or cut them.")] = Stitch.BLEND,
-    window: Annotated[int | None, typer.Option(help="Side of a window in px, halo included [2944].")] = None,
-    halo: Annotated[int | None, typer.Option(help="Px of context on each side of a window [192].")] = None,
+    window: Annotated[int | None, typer.Option(help="Side of a window in px, halo included [the model's].")] = None,
+    halo: Annotated[int | None, typer.Option(help="Px of context on each side of a window [the model's].")] = None,
     backend: Annotated[Backend | None, typer.Option(help="What runs it [onnx for an .onnx file, else torch].")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[Precision, typer.Option(help="auto takes bf16 where the machine has it.")] = Precision.AUTO,
