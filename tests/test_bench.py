@@ -136,6 +136,14 @@ def test_a_slide_is_composed_once(shared: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_peak_of_a_process_is_not_that_of_its_parent(shared: Path, tmp_path: Path) -> None:
+    slide = compose(shared, tmp_path, height=SIDE_PX, width=SIDE_PX)
+    held = np.ones(3 << 30, np.uint8)
+    planned = measure("plan", {"slide": str(slide.path), "model": MODEL})
+    assert 100 << 20 < planned.peak_bytes < held.nbytes // 2
+
+
+@pytest.mark.slow
 def test_the_plain_loop_says_what_the_package_says(shared: Path, tmp_path: Path) -> None:
     slide = compose(shared, tmp_path, height=SIDE_PX, width=SIDE_PX)
     given = {"slide": str(slide.path), "model": MODEL}
@@ -149,7 +157,6 @@ def test_the_plain_loop_says_what_the_package_says(shared: Path, tmp_path: Path)
     assert np.mean((a == b)[256:-256, 256:-256]) > 0.98
 
 
-@pytest.mark.slow
 def test_the_first_of_the_seams_is_what_the_bundled_model_asks_for() -> None:
     card = read_card(find_model("glas-colon"))
     assert (seams.VARIANTS[0].core_px, seams.VARIANTS[0].halo_px) == (card.core_px, card.halo_px)
@@ -163,6 +170,7 @@ def test_a_round_of_reading(shared: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert all(rate > 0 for rate in report.facts["mpx_per_second"].values())
 
 
+@pytest.mark.slow
 def test_a_round_of_seams(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seams, "QUICK_SIDE_PX", SIDE_PX)
     monkeypatch.setattr(seams, "VARIANTS", (seams.Variant("small", 512, 64, "blend"),))
