@@ -102,3 +102,27 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
         return int(subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
     assert faults("kept") * 20 < faults("default")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc alone is told")
+def test_what_lies_free_between_blocks_in_use_is_given_back() -> None:
+    code = """
+import ctypes, psutil
+from wsi_espnet.budget import give_back_freed
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+blocks = [libc.malloc(100_000) for _ in range(2000)]
+for block in blocks:
+    ctypes.memset(block, 1, 100_000)
+for index, block in enumerate(blocks):
+    if index % 10:
+        libc.free(block)
+held = psutil.Process().memory_info().rss
+give_back_freed()
+print(held - psutil.Process().memory_info().rss)
+"""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")}
+    command = [sys.executable, "-c", code]
+    given = int(subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    assert given > 150_000_000  # 180 MB are free between blocks of 20 MB

@@ -165,6 +165,15 @@ def keep_freed_memory() -> None:
     _mallopt(_MALLOPT_KEEP)
 
 
+def give_back_freed() -> None:
+    """Return what lies free inside the heaps to the system; for glibc alone.
+
+    By itself glibc returns what lies free at a heap's end.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
+
+
 def _mallopt(values: dict[int, int]) -> None:
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         for name, value in values.items():

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from wsi_espnet.geometry import Region
 from wsi_espnet.grid import Grid, Window
+from wsi_espnet.inference import tasks
 from wsi_espnet.inference.predictor import Prediction
 from wsi_espnet.inference.schedule import Graph, build_graph, run_threads
 from wsi_espnet.inference.tasks import RETRIES, Failure, Index, Job
@@ -131,6 +132,16 @@ def test_every_window_is_read_and_computed_once(image: NDArray[np.uint8], batch:
     assert sum(shape[0] for shape in run.predictor.batches) == len(run.windows)
     assert max(shape[0] for shape in run.predictor.batches) == batch
     assert sorted((r.y, r.x) for r in run.sink.written) == sorted((w.core.y, w.core.x) for w in run.windows.values())
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_freed_memory_is_given_back_after_every_fourth_call(
+    image: NDArray[np.uint8], batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[None] = []
+    monkeypatch.setattr(tasks, "give_back_freed", lambda: given.append(None))
+    run = Run(image, batch=batch)
+    assert len(given) == len(run.predictor.batches) // 4 > 0
 
 
 @pytest.mark.parametrize(("threads", "batch"), [(1, 1), (4, 1), (2, 4)])

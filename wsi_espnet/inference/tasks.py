@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_espnet.budget import give_back_freed
 from wsi_espnet.errors import SlideReadError
 from wsi_espnet.geometry import ReadPlan, Region
 from wsi_espnet.grid import Span, Window
@@ -20,6 +21,10 @@ from wsi_espnet.slides.source import PixelSource
 from wsi_espnet.slides.tissue_mask import TissueMask
 
 Index = tuple[int, int]
+
+TIDY_EVERY = 4
+"""Calls of the network after which what lies free in the heaps is returned. Windows of many sizes leave them in pieces:
+on a slide of 1.6 Gpx the peak is 1.76 GiB so, 1.85 GiB otherwise, for 0.2 % of the time."""
 
 RETRIES = 2
 """Further attempts at a window that cannot be read, each with the slide opened anew, before it is given up."""
@@ -99,6 +104,7 @@ class _Resources:
     source: PixelSource | None = None
     predictor: Predictor | None = None
     users: int = 0
+    calls: int = 0
     slots: threading.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
@@ -115,6 +121,14 @@ class _Resources:
             if self.predictor is None:
                 self.predictor = self.job.open_predictor()
             return self.predictor
+
+    def tidy(self) -> None:
+        """Called after each call of the network."""
+        with self.lock:
+            self.calls += 1
+            is_due = self.calls % TIDY_EVERY == 0
+        if is_due:
+            give_back_freed()
 
     def close(self) -> None:
         with self.lock:
@@ -189,6 +203,7 @@ def predict(
         predictor = resources.get_predictor()
         with resources.slots:
             said = predictor.predict(np.stack(batch))
+        resources.tidy()
     return [
         px
         if isinstance(px, Failure)
