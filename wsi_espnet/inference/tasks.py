@@ -24,7 +24,7 @@ Index = tuple[int, int]
 
 TIDY_EVERY = 4
 """Calls of the network after which what lies free in the heaps is returned. Windows of many sizes leave them in pieces:
-on a slide of 1.6 Gpx the peak is 1.76 GiB so, 1.85 GiB otherwise, for 0.2 % of the time."""
+on a slide of 1.6 Gpx the peak is 1.79 GiB so, 1.85 GiB otherwise, for 0.2 % of the time."""
 
 RETRIES = 2
 """Further attempts at a window that cannot be read, each with the slide opened anew, before it is given up."""
