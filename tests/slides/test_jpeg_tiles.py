@@ -119,6 +119,14 @@ def test_levels_that_are_no_plain_jpeg_are_left_to_openslide(folder: Path) -> No
             assert slide.read_level(slide.levels[0], Region(0, 0, *px.shape[:2])).shape == px.shape
 
 
+def test_a_level_between_whole_downsamples_is_left_to_openslide(folder: Path) -> None:
+    # One colour: even what OpenSlide interpolates is equal.
+    levels = [np.full((side, side, 3), 200, np.uint8) for side in (640, 187)]
+    with Slide(write_slide(folder / "between.tif", levels, compression="jpeg", tile_px=64)) as slide:
+        assert not slide.levels[1].downsample.is_integer()
+        assert tiles_of(slide).keys() == {0}
+
+
 def test_a_level_that_openslide_sees_otherwise_is_left_to_it(written: Slide) -> None:
     assert (
         find_jpeg_tiles(written.path, written.levels, judge=lambda _, region: np.zeros((*region.shape, 3), "u1")) == {}

@@ -145,7 +145,9 @@ def find_jpeg_tiles(path: Path, levels: Sequence[Level], judge: Judge) -> dict[i
     try:
         with tifffile.TiffFile(path) as file:
             tiled = [page for page in file.pages if isinstance(page, tifffile.TiffPage) and page.is_tiled]
-            candidates = [(level, _of_level(path, level, tiled)) for level in levels]
+            # Where the downsample is no whole number OpenSlide interpolates: no tile can stand for all.
+            whole = [level for level in levels if level.downsample.is_integer()]
+            candidates = [(level, _of_level(path, level, tiled)) for level in whole]
     except (tifffile.TiffFileError, OSError, ValueError, LookupError, struct.error) as exc:
         # OpenSlide has opened the file: tags that tifffile stumbles over are no error.
         log.info("%s is read through OpenSlide alone: %s", path, exc)

@@ -170,8 +170,7 @@ class Slide:
 
     def read_level(self, level: Level, region: Region) -> NDArray[np.uint8]:
         """Px of a region of one level as they are stored: level px inside the level -> uint8 (h, w, 3)."""
-        if self._handle is None:
-            raise SlideError(f"{self.path} was closed and cannot be read; open it again")
+        self._opened()
         tiles = self._jpeg_tiles().get(level.index)
         if tiles is not None:
             with contextlib.suppress(SlideReadError):  # OpenSlide tries in its turn, and says what is wrong
@@ -227,10 +226,14 @@ class Slide:
         handle.set_cache(self._cache)
         return handle
 
-    def _read_rgba(self, level: Level, region: Region) -> Image.Image:
+    def _opened(self) -> openslide.OpenSlide:
         handle = self._handle
-        if handle is None:  # closed while it was read
+        if handle is None:
             raise SlideError(f"{self.path} was closed and cannot be read; open it again")
+        return handle
+
+    def _read_rgba(self, level: Level, region: Region) -> Image.Image:
+        handle = self._opened()
         try:
             return _read_region(handle, level, region)
         except openslide.OpenSlideError:
