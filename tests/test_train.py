@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 
 from wsi_espnet.errors import ResumeError, UsageError
-from wsi_espnet.models.weights import load_model
+from wsi_espnet.models.importer import import_pth
+from wsi_espnet.models.weights import load_model, save_model
 from wsi_espnet.train import TrainResult, train
 from wsi_espnet.training.config import TrainConfig
 from wsi_espnet.training.config_file import parse_config
@@ -204,6 +205,25 @@ def test_a_student_learns_from_a_teacher(quiet: TrainResult, streets: Path, tmp_
     losses = [float(read_rows(r.folder / "steps.csv")[0]["loss"]) for r in (alone, student)]
     assert losses[1] > losses[0]
     assert load_model(student.model).card.network == load_model(alone.model).card.network
+    dark = {"augment": {"gamma": 4.0}, "run": once}
+    shown = [
+        run(streets, tmp_path / f"plain {plain}", loss={"distill": taught["distill"] | {"plain": plain}}, **dark)
+        for plain in (False, True)
+    ]
+    losses = [float(read_rows(r.folder / "steps.csv")[0]["loss"]) for r in shown]
+    assert losses[0] != losses[1]
+
+
+def test_a_teacher_may_know_more_classes_but_no_fewer(shared: Path, streets: Path, tmp_path: Path) -> None:
+    weights = shared / "data/weights/espnet/decoder"
+    once = {"epochs": 1, "accumulate": 1, "repeats": 1}
+    for name in ("espnet_p_2_q_8_camvid", "espnet_p_2_q_8"):  # 12 classes, the last of them void; Cityscapes
+        save_model(tmp_path / f"{name}.safetensors", *import_pth(weights / f"{name}.pth", name=name))
+    taught = {"distill": {"teacher": str(tmp_path / "espnet_p_2_q_8_camvid.safetensors"), "pairwise": 1.0}}
+    assert run(streets, tmp_path / "taught", run=once, loss=taught).model.is_file()
+    wrong = {"distill": {"teacher": str(tmp_path / "espnet_p_2_q_8.safetensors")}}
+    with pytest.raises(UsageError, match="the teacher espnet_p_2_q_8 does not know pavement, tree, sign"):
+        run(streets, tmp_path / "wrong", run=once, loss=wrong)
 
 
 def test_the_yardstick_is_trained_the_same_way_and_goes_on_from_its_like_alone(streets: Path, tmp_path: Path) -> None:

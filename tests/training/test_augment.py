@@ -27,10 +27,15 @@ def cropped(
     return augment.scale_and_crop(rgb, labels, size_px=size, scale=scale, fill=FILL, rng=rng)
 
 
+def look(config: AugmentConfig, seed: int) -> tuple[augment.Rgb, augment.Labels]:
+    rng, colours = np.random.default_rng(seed), np.random.default_rng(100 + seed)
+    return augment.augmented(*discs(), config, fill=FILL, rng=rng, colours=colours)
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_image_and_labels_move_together(seed: int) -> None:
     config = AugmentConfig(crop_px=(64, 64), scale=(0.5, 2), flip=0.5, pose=True)
-    rgb, labels = augment.augmented(*discs(), config, fill=(220, 220, 220), rng=np.random.default_rng(seed))
+    rgb, labels = look(config, seed)
     assert rgb.shape == (64, 64, 3)
     assert labels.shape == (64, 64)
     assert rgb.flags.c_contiguous
@@ -183,7 +188,7 @@ def test_jpeg_is_drawn_from_the_whole_range_of_qualities(monkeypatch: pytest.Mon
     monkeypatch.setattr(augment, "compress", compress)
     config = AugmentConfig(crop_px=(48, 48), jpeg_quality=(30, 33))
     for seed in range(60):
-        augment.augmented(*discs(), config, fill=FILL, rng=np.random.default_rng(seed))
+        look(config, seed)
     assert set(drawn) == {30, 31, 32, 33}
 
 
@@ -201,9 +206,7 @@ def test_all_steps_together_draw_from_the_given_generator_alone() -> None:
         noise=5.0,
         jpeg_quality=(30, 95),
     )
-    first, again, other = (
-        augment.augmented(*discs(), config, fill=FILL, rng=np.random.default_rng(seed)) for seed in (3, 3, 4)
-    )
+    first, again, other = (look(config, seed) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first[0], again[0])
     np.testing.assert_array_equal(first[1], again[1])
     assert not np.array_equal(first[0], other[0])

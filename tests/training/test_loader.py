@@ -19,6 +19,7 @@ from wsi_espnet.training.loader import (
     Pair,
     Place,
     ShareSampler,
+    Taught,
     TrainingSet,
     ValidationSet,
     training_loader,
@@ -138,6 +139,25 @@ def test_images_without_a_label_are_refused() -> None:
 
 def of(augment: AugmentConfig, *, glass: int | None = None) -> TrainingSet:
     return TrainingSet(Images(SAMPLES, cache=True), augment, PLAIN, seed=0, glass=glass)
+
+
+def test_a_teacher_is_shown_the_same_crop_in_its_own_colours() -> None:
+    moved = AugmentConfig(crop_px=(24, 24), pose=True, mosaic=0.4, paste=0.4, blank=0.4)
+    colours = {"brightness": 0.3, "hue": 0.1, "stain_gain": (0.5, 1.5), "gamma": 1.5, "jpeg_quality": (30, 60)}
+    recoloured = AugmentConfig.model_validate(moved.model_dump() | colours)
+    images = Images(SAMPLES, cache=True)
+    shown = TrainingSet(images, recoloured, PLAIN, seed=0, glass=0, plain=True)
+    places = [Place(epoch, look) for epoch in range(2) for look in range(20)]
+    differing = 0
+    for place in places:
+        taught, pair = shown[place], of(moved, glass=0)[place]
+        assert isinstance(taught, Taught)
+        assert torch.equal(taught.plain, pair.pixels)
+        assert torch.equal(taught.labels, pair.labels)
+        differing += not torch.equal(taught.plain, taught.pixels)
+    assert differing > 30  # not where glass lies over all of it
+    again = TrainingSet(images, recoloured, PLAIN, seed=0, glass=0)
+    assert all(torch.equal(again[place].pixels, shown[place].pixels) for place in places)
 
 
 def test_a_mosaic_takes_image_and_mask_from_the_same_places() -> None:

@@ -24,7 +24,13 @@ GREY = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def augmented(
-    rgb: Rgb, labels: Labels, config: AugmentConfig, *, fill: tuple[int, int, int], rng: np.random.Generator
+    rgb: Rgb,
+    labels: Labels,
+    config: AugmentConfig,
+    *,
+    fill: tuple[int, int, int],
+    rng: np.random.Generator,
+    colours: np.random.Generator | None,
 ) -> tuple[Rgb, Labels]:
     """One random look.
 
@@ -37,7 +43,9 @@ def augmented(
     fill
         Colour of what lies outside the image; its label is 255.
     rng
-        All chance comes from here.
+        Chance of what moves px.
+    colours
+        Chance of what changes their values; None changes none, and moves them as it would.
 
     Returns
     -------
@@ -48,6 +56,12 @@ def augmented(
     rgb, labels = flip(rgb, labels, share=config.flip, rng=rng)
     if config.pose:
         rgb, labels = pose(rgb, labels, rng=rng)
+    if colours is not None:
+        rgb = _recoloured(rgb, config, rng=colours)
+    return np.ascontiguousarray(rgb), np.ascontiguousarray(labels)
+
+
+def _recoloured(rgb: Rgb, config: AugmentConfig, *, rng: np.random.Generator) -> Rgb:
     if config.stain_gain is not None or config.stain_shift:
         gains = rng.uniform(*(config.stain_gain or (1.0, 1.0)), size=3)
         shifts = rng.uniform(-config.stain_shift, config.stain_shift, size=3)
@@ -66,7 +80,7 @@ def augmented(
     if config.jpeg_quality is not None:
         low, high = config.jpeg_quality
         rgb = compress(rgb, quality=int(rng.integers(low, high + 1)))
-    return np.ascontiguousarray(rgb), np.ascontiguousarray(labels)
+    return rgb
 
 
 def scale_and_crop(

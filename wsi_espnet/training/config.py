@@ -176,7 +176,11 @@ class DistillConfig(Section):
     Parameters
     ----------
     teacher
-        A `.safetensors` file or bundled name with the same classes; or several, whose probabilities are averaged.
+        A `.safetensors` file or bundled name that knows the data set's classes, by name, among its own; or several,
+        whose probabilities are averaged.
+    plain
+        Show it each crop before colours, light and stains are changed, and before it is compressed: a teacher that
+        errs in another light then teaches the network not to.
     logits, temperature
         Weight of the divergence between the softened outputs, and the softening (Hinton et al. 2015, arXiv 1503.02531).
     pairwise, pool
@@ -185,6 +189,7 @@ class DistillConfig(Section):
     """
 
     teacher: str | Annotated[tuple[str, ...], Field(min_length=1)]
+    plain: bool = False
     logits: NotNegative = 1.0
     temperature: Positive = 1.0
     pairwise: NotNegative = 0.0

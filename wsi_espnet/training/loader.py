@@ -41,6 +41,14 @@ class Pair(NamedTuple):
     labels: Tensor
 
 
+class Taught(NamedTuple):
+    """As `Pair`, and `plain` of the same shape as `pixels`: the same crop in the colours it was taken in."""
+
+    pixels: Tensor
+    labels: Tensor
+    plain: Tensor
+
+
 class Images:
     """Samples that are read when they are asked for, or once at the start where `cache` is set."""
 
@@ -55,7 +63,7 @@ class Images:
         return self.samples[index].read() if self._cached is None else self._cached[index]
 
 
-class TrainingSet(TorchDataset[Pair]):
+class TrainingSet(TorchDataset[Pair | Taught]):
     """Random looks at the training images, by `Place`.
 
     Parameters
@@ -64,6 +72,8 @@ class TrainingSet(TorchDataset[Pair]):
         What is looked at, and how.
     glass
         Class id of what has no tissue; needed where `augment.blank` asks for some.
+    plain
+        Show each crop in its own colours as well.
     """
 
     def __init__(
@@ -74,9 +84,11 @@ class TrainingSet(TorchDataset[Pair]):
         *,
         seed: int,
         glass: int | None = None,
+        plain: bool = False,
     ) -> None:
         assert glass is not None or not augment.blank  # `wsi_espnet.training.setup.open_data` sees to it
         self.glass = glass
+        self.plain = plain
         self.images = images
         self.augment = augment
         self.normalisation = normalisation
@@ -85,23 +97,31 @@ class TrainingSet(TorchDataset[Pair]):
         red, green, blue = (round(value) for value in mean)
         self.fill = (red, green, blue)  # what the network sees as nothing
 
-    def __getitem__(self, place: Place) -> Pair:
-        rng = np.random.default_rng([self.seed, place.epoch, place.look])
+    def __getitem__(self, place: Place) -> Pair | Taught:
+        seed = (self.seed, place.epoch, place.look)
+        pixels, labels = self._crop(place, np.random.default_rng(seed), np.random.default_rng((*seed, 1)))
+        if not self.plain:
+            return Pair(pixels, labels)
+        return Taught(pixels, labels, self._crop(place, np.random.default_rng(seed), None).pixels)
+
+    def _crop(self, place: Place, rng: np.random.Generator, colours: np.random.Generator | None) -> Pair:
         index = place.look % len(self.images)
         if rng.random() < self.augment.mosaic:
             others = rng.integers(len(self.images), size=3)
-            rgb, labels = mosaic([self._look(int(i), rng) for i in (index, *others)], rng=rng)
+            rgb, labels = mosaic([self._look(int(i), rng, colours) for i in (index, *others)], rng=rng)
         else:
-            rgb, labels = self._look(index, rng)
+            rgb, labels = self._look(index, rng, colours)
         if self.augment.paste and rng.random() < self.augment.paste:
-            other = self._look(int(rng.integers(len(self.images))), rng)
+            other = self._look(int(rng.integers(len(self.images))), rng, colours)
             rgb, labels = paste((rgb, labels), other, rng=rng)
         if self.glass is not None and rng.random() < self.augment.blank:
             rgb, labels = add_blank(rgb, labels, label=self.glass, rng=rng)
         return _pair(rgb, labels, self.normalisation)
 
-    def _look(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        return augmented(*self.images[index], self.augment, fill=self.fill, rng=rng)
+    def _look(
+        self, index: int, rng: np.random.Generator, colours: np.random.Generator | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return augmented(*self.images[index], self.augment, fill=self.fill, rng=rng, colours=colours)
 
 
 class ValidationSet(TorchDataset[Pair]):
@@ -164,7 +184,7 @@ class ShareSampler(Sampler[int]):
         return iter(self.indices)
 
 
-def training_loader(dataset: TrainingSet, sampler: EpochSampler) -> DataLoader[Pair]:
+def training_loader(dataset: TrainingSet, sampler: EpochSampler) -> DataLoader[Pair | Taught]:
     """Batches of crops, one epoch after another."""
     run = sampler.config
     return DataLoader(

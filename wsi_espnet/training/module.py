@@ -20,17 +20,24 @@ from wsi_espnet.models.networks import Network
 from wsi_espnet.scores import Scores
 from wsi_espnet.training.config import TrainConfig
 from wsi_espnet.training.distill import agreed, logits_loss, pairwise_loss, renormalise
-from wsi_espnet.training.loader import Pair
+from wsi_espnet.training.loader import Pair, Taught
 from wsi_espnet.training.losses import at_stride_8, segmentation_loss
 from wsi_espnet.training.steps import average_decay, make_optimiser, move_average, rate_factor
 
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """A network to learn from, and what its input is made with."""
+    """A network to learn from, what its input is made with, and which of its outputs the classes are."""
 
     network: Network
     normalisation: Normalisation
+    classes: tuple[int, ...]
+
+    def fine_and_coarse(self, pixels: Tensor, given: Normalisation) -> tuple[Tensor | None, Tensor]:
+        """As `fine_and_coarse`, of the classes alone; `pixels` were made with `given`."""
+        fine, coarse = fine_and_coarse(self.network, renormalise(pixels, given, self.normalisation))
+        asked = list(self.classes)
+        return None if fine is None else fine[:, asked], coarse[:, asked]
 
 
 class SegmentationModule(pl.LightningModule):
@@ -95,13 +102,15 @@ class SegmentationModule(pl.LightningModule):
         if self.average is not None:
             self.average.eval()
 
-    def training_step(self, batch: Pair, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Pair | Taught, batch_idx: int) -> Tensor:
         """The loss of one batch, a scalar."""
-        pixels = batch[0].contiguous(memory_format=torch.channels_last)
+        pixels = batch.pixels.contiguous(memory_format=torch.channels_last)
         fine, coarse = fine_and_coarse(self.network, pixels)
-        loss = self._loss(fine, coarse, batch[1])
+        loss = self._loss(fine, coarse, batch.labels)
         if self.teachers:
-            loss = loss + self._distilled(fine, coarse, pixels, batch[1])
+            shown = batch.plain if isinstance(batch, Taught) else batch.pixels
+            shown = shown.contiguous(memory_format=torch.channels_last)
+            loss = loss + self._distilled(fine, coarse, shown, batch.labels)
         self.losses.append(loss.detach())
         return loss
 
@@ -119,10 +128,7 @@ class SegmentationModule(pl.LightningModule):
         config = self.config.loss.distill
         assert config is not None
         with torch.no_grad():
-            theirs = [
-                fine_and_coarse(teacher.network, renormalise(pixels, self.normalisation, teacher.normalisation))
-                for teacher in self.teachers
-            ]
+            theirs = [teacher.fine_and_coarse(pixels, self.normalisation) for teacher in self.teachers]
         loss = coarse.new_zeros(())
         if config.logits:
             got, truth = (coarse, at_stride_8(labels)) if fine is None else (fine, labels)

@@ -12,13 +12,14 @@ from wsi_espnet.data.adapter import Dataset
 from wsi_espnet.data.catalog import open_dataset
 from wsi_espnet.errors import UsageError
 from wsi_espnet.models.card import Normalisation
-from wsi_espnet.models.weights import load_model
+from wsi_espnet.models.weights import LoadedModel, load_model
 from wsi_espnet.training.config import TrainConfig
 from wsi_espnet.training.loader import (
     EpochSampler,
     Images,
     Pair,
     ShareSampler,
+    Taught,
     TrainingSet,
     ValidationSet,
     training_loader,
@@ -59,7 +60,7 @@ class Setup:
     note: str
     sampler: EpochSampler
 
-    def loaders(self, config: TrainConfig) -> tuple[DataLoader[Pair], DataLoader[Pair]]:
+    def loaders(self, config: TrainConfig) -> tuple[DataLoader[Pair | Taught], DataLoader[Pair]]:
         """Batches of training crops, and whole validation images."""
         crops = TrainingSet(
             self.training,
@@ -67,6 +68,7 @@ class Setup:
             self.normalisation,
             seed=config.run.seed,
             glass=self.dataset.classes.glass,
+            plain=config.loss.distill is not None and config.loss.distill.plain,
         )
         share = ShareSampler(len(self.validation), rank=self.sampler.rank, world=self.sampler.world)
         whole = ValidationSet(self.validation, self.normalisation)
@@ -148,11 +150,14 @@ def _survey(file: Path | None, images: Images, classes: int) -> Survey:
 def _teachers(config: TrainConfig, dataset: Dataset) -> tuple[Teacher, ...]:
     if config.loss.distill is None:
         return ()
-    models = [load_model(name) for name in config.loss.distill.teachers]
-    for model in models:
-        if model.card.classes.names != dataset.classes.names:
-            raise UsageError(
-                f"the teacher {model.card.name} knows {', '.join(model.card.classes.names)}, the data set "
-                f"{', '.join(dataset.classes.names)}; they must be the same, in the same order"
-            )
-    return tuple(Teacher(model.module, model.card.normalisation) for model in models)
+    return tuple(_teacher(load_model(name), dataset) for name in config.loss.distill.teachers)
+
+
+def _teacher(model: LoadedModel, dataset: Dataset) -> Teacher:
+    known = model.card.classes.names
+    if missing := [name for name in dataset.classes.names if name not in known]:
+        raise UsageError(
+            f"the teacher {model.card.name} does not know {', '.join(missing)}, which the data set has; "
+            f"it knows {', '.join(known)}"
+        )
+    return Teacher(model.module, model.card.normalisation, tuple(known.index(name) for name in dataset.classes.names))
