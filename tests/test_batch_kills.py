@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from distributed import Client
 from small import blobs, command, differing_files, small_slide, tiny_model
 
 from wsi_espnet.batch import batch
@@ -185,6 +186,10 @@ def test_a_scheduler_that_stays_away_ends_the_batch_with_what_it_has(inputs: Pat
             dask("distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1")
         )
         until(lambda: _answers(port))
+        with Client(address) as client:
+            client.wait_for_workers(
+                1, timeout=60
+            )  # a worker that imports for longer than the patience is not the matter
         config = config_of(inputs, scheduler=address, patience_s=2.0)
 
         def kill(progress: BatchProgress) -> None:
