@@ -187,9 +187,7 @@ def test_a_scheduler_that_stays_away_ends_the_batch_with_what_it_has(inputs: Pat
         )
         until(lambda: _answers(port))
         with Client(address) as client:
-            client.wait_for_workers(
-                1, timeout=60
-            )  # a worker that imports for longer than the patience is not the matter
+            client.wait_for_workers(1, timeout=60)  # how long a worker imports is not tried here
         config = config_of(inputs, scheduler=address, patience_s=2.0)
 
         def kill(progress: BatchProgress) -> None:

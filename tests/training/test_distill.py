@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from scipy.special import rel_entr, softmax
+from small import tiny_model
 
+from wsi_espnet.errors import UsageError
 from wsi_espnet.models.card import Normalisation
+from wsi_espnet.models.catalog import class_table
+from wsi_espnet.models.espnet import EspNet
+from wsi_espnet.models.weights import load_model
 from wsi_espnet.training.distill import agreed, logits_loss, pairwise_loss, renormalise
+from wsi_espnet.training.module import Teacher
 
 
 def test_logits_loss_is_the_divergence_of_the_softened_outputs_of_labelled_px() -> None:
@@ -31,6 +39,23 @@ def test_teachers_agree_on_the_mean_of_their_probabilities() -> None:
     alone = agreed([one], (4, 6), temperature=2.0)
     np.testing.assert_allclose((alone - one).std(dim=1).numpy(), 0, atol=1e-6)  # the same but for a shift
     assert agreed([one, other[..., :2, :3]], (8, 12), temperature=1.0).shape == (1, 3, 8, 12)
+
+
+def test_a_teacher_is_asked_for_the_classes_by_name(tmp_path: Path) -> None:
+    street, void = class_table("camvid11"), class_table("camvid12")
+    backwards = tuple(c.model_copy(update={"id": i}) for i, c in enumerate(void.classes[::-1]))
+    known = void.model_copy(update={"classes": backwards})
+    model = load_model(tiny_model(tmp_path / "tiny.safetensors", classes=known))
+    assert isinstance(model.module, EspNet)
+    pixels = torch.randn(1, 3, 16, 24, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        asked = Teacher.of(model, street.names).fine_and_coarse(pixels, model.card.normalisation)
+        whole = model.module.fine_and_coarse(pixels)
+    for got, all_ in zip(asked, whole, strict=True):
+        assert got is not None
+        torch.testing.assert_close(got, all_.flip(1)[:, :11])  # void, the first of theirs, is left out
+    with pytest.raises(UsageError, match="the teacher tiny does not know colon, which the data set has"):
+        Teacher.of(model, ["sky", "colon"])
 
 
 def test_a_student_that_agrees_has_nothing_to_learn() -> None:

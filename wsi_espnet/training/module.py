@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,11 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from wsi_espnet.classes import UNLABELLED
+from wsi_espnet.errors import UsageError
 from wsi_espnet.models.card import Normalisation
 from wsi_espnet.models.espnet import CoarseNet
 from wsi_espnet.models.networks import Network
+from wsi_espnet.models.weights import LoadedModel
 from wsi_espnet.scores import Scores
 from wsi_espnet.training.config import TrainConfig
 from wsi_espnet.training.distill import agreed, logits_loss, pairwise_loss, renormalise
@@ -32,6 +35,23 @@ class Teacher:
     network: Network
     normalisation: Normalisation
     classes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, model: LoadedModel, names: Sequence[str]) -> Teacher:
+        """For the classes of these names, of which it may know more.
+
+        Raises
+        ------
+        UsageError
+            It does not know them all.
+        """
+        known = model.card.classes.names
+        if missing := [name for name in names if name not in known]:
+            raise UsageError(
+                f"the teacher {model.card.name} does not know {', '.join(missing)}, which the data set has; "
+                f"it knows {', '.join(known)}; give another as loss.distill.teacher"
+            )
+        return cls(model.module, model.card.normalisation, tuple(known.index(name) for name in names))
 
     def fine_and_coarse(self, pixels: Tensor, given: Normalisation) -> tuple[Tensor | None, Tensor]:
         """As `fine_and_coarse`, of the classes alone; `pixels` were made with `given`."""
@@ -108,9 +128,9 @@ class SegmentationModule(pl.LightningModule):
         fine, coarse = fine_and_coarse(self.network, pixels)
         loss = self._loss(fine, coarse, batch.labels)
         if self.teachers:
-            shown = batch.plain if isinstance(batch, Taught) else batch.pixels
-            shown = shown.contiguous(memory_format=torch.channels_last)
-            loss = loss + self._distilled(fine, coarse, shown, batch.labels)
+            if isinstance(batch, Taught):
+                pixels = batch.plain.contiguous(memory_format=torch.channels_last)
+            loss = loss + self._distilled(fine, coarse, pixels, batch.labels)
         self.losses.append(loss.detach())
         return loss
 

@@ -12,7 +12,7 @@ from wsi_espnet.data.adapter import Dataset
 from wsi_espnet.data.catalog import open_dataset
 from wsi_espnet.errors import UsageError
 from wsi_espnet.models.card import Normalisation
-from wsi_espnet.models.weights import LoadedModel, load_model
+from wsi_espnet.models.weights import load_model
 from wsi_espnet.training.config import TrainConfig
 from wsi_espnet.training.loader import (
     EpochSampler,
@@ -150,14 +150,5 @@ def _survey(file: Path | None, images: Images, classes: int) -> Survey:
 def _teachers(config: TrainConfig, dataset: Dataset) -> tuple[Teacher, ...]:
     if config.loss.distill is None:
         return ()
-    return tuple(_teacher(load_model(name), dataset) for name in config.loss.distill.teachers)
-
-
-def _teacher(model: LoadedModel, dataset: Dataset) -> Teacher:
-    known = model.card.classes.names
-    if missing := [name for name in dataset.classes.names if name not in known]:
-        raise UsageError(
-            f"the teacher {model.card.name} does not know {', '.join(missing)}, which the data set has; "
-            f"it knows {', '.join(known)}"
-        )
-    return Teacher(model.module, model.card.normalisation, tuple(known.index(name) for name in dataset.classes.names))
+    names = dataset.classes.names
+    return tuple(Teacher.of(load_model(file), names) for file in config.loss.distill.teachers)
