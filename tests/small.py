@@ -113,6 +113,15 @@ def small_slide(path: Path, px: Px, *, mpp: float | None = MPP) -> Path:
     return write_slide(path, [px, px[::4, ::4]], mpp=mpp, kind="aperio")
 
 
+def some_of_camvid(root: Path, to: Path, step: int) -> Path:
+    """Every so manieth image of the validation split, as a data set of its own."""
+    for folder in ("val", "valannot"):
+        (to / folder).mkdir(parents=True)
+        for path in sorted((root / folder).iterdir())[::step]:
+            (to / folder / path.name).symlink_to(path.resolve())
+    return to
+
+
 def files_below(folder: Path) -> dict[str, bytes]:
     """Every file below a folder, by its relative path; of a result without its word on where the slide lies."""
     return {str(path.relative_to(folder)): _content(path) for path in sorted(folder.rglob("*")) if path.is_file()}
@@ -166,7 +175,9 @@ def command(*arguments: object) -> list[str]:
 
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["wsi_espnet.segment", "wsi_espnet.slides.tile"])
+PROCESSES.set_forkserver_preload(
+    ["pytest", "scipy.ndimage", "wsi_espnet.segment", "wsi_espnet.slides.tile", "wsi_espnet.inference.torch_backend"]
+)
 """Real processes that start in milliseconds: they are forked from one that has imported torch and done nothing else."""
 
 
