@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -58,6 +58,16 @@ def config_of(inputs: Path, **cluster: object) -> BatchConfig:
         segment=SegmentOptions(model=str(inputs / "tiny.safetensors"), compiled=False),
         cluster=ClusterOptions.model_validate({"workers": 2, **cluster}),
     )
+
+
+@pytest.fixture(scope="module")
+def on_dask(inputs: Path) -> Iterator[BatchConfig]:
+    """Settings for workers that are running already: most of a short batch is the start of its own."""
+    from distributed import LocalCluster
+
+    how = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "silence_logs": 50}
+    with LocalCluster(n_workers=2, threads_per_worker=1, **how) as cluster:
+        yield config_of(inputs, scheduler=cluster.scheduler_address)
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +126,10 @@ def few(inputs: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_limit_and_shards_divide_the_slides_and_share_the_pages(inputs: Path, few: Path, tmp_path: Path) -> None:
-    out, config = tmp_path / "out", config_of(inputs, workers=1)
+def test_limit_and_shards_divide_the_slides_and_share_the_pages(
+    on_dask: BatchConfig, few: Path, tmp_path: Path
+) -> None:
+    out, config = tmp_path / "out", on_dask
     first = batch([few], out, config=config, shard=(1, 2), limit=1)
     assert first.tried == ("s00",)
     assert [row.state for row in first.rows] == ["done", "waiting"]
@@ -135,9 +147,9 @@ def test_limit_and_shards_divide_the_slides_and_share_the_pages(inputs: Path, fe
 
 
 def test_other_settings_are_refused_slide_by_slide_until_overwriting_is_allowed(
-    inputs: Path, few: Path, tmp_path: Path
+    on_dask: BatchConfig, few: Path, tmp_path: Path
 ) -> None:
-    out, config = tmp_path / "out", config_of(inputs, workers=1)
+    out, config = tmp_path / "out", on_dask
     batch([few], out, config=config)
     other = config.model_copy(update={"segment": config.segment.model_copy(update={"halo": 48})})
     refused = batch([few], out, config=other)
@@ -147,13 +159,13 @@ def test_other_settings_are_refused_slide_by_slide_until_overwriting_is_allowed(
     assert batch([few], out, config=other, overwrite=True).tried == ()
 
 
-def test_a_slide_without_tissue_is_skipped_with_its_reason(inputs: Path, few: Path, tmp_path: Path) -> None:
+def test_a_slide_without_tissue_is_skipped_with_its_reason(on_dask: BatchConfig, few: Path, tmp_path: Path) -> None:
     glass = blobs(260, 340)
     glass[...] = 245
     small_slide(few / "glass.svs", glass)
     (few / "s01.svs").unlink()
     (few / "s02.svs").unlink()
-    out, config = tmp_path / "out", config_of(inputs, workers=1)
+    out, config = tmp_path / "out", on_dask
     made = batch([few], out, config=config)
     assert {row.name: row.state for row in made.rows} == {"glass": "skipped", "s00": "done"}
     assert "no tissue was found" in made.rows[0].cause
@@ -163,8 +175,8 @@ def test_a_slide_without_tissue_is_skipped_with_its_reason(inputs: Path, few: Pa
     assert "no tissue was found" in again.rows[0].cause
 
 
-def test_a_result_that_another_process_writes_fails_alone(inputs: Path, few: Path, tmp_path: Path) -> None:
-    out, config = tmp_path / "out", config_of(inputs, workers=1)
+def test_a_result_that_another_process_writes_fails_alone(on_dask: BatchConfig, few: Path, tmp_path: Path) -> None:
+    out, config = tmp_path / "out", on_dask
     busy = out / "slides" / "s01"
     busy.mkdir(parents=True)
     with hold(busy / "s01.lock", "no"):
@@ -224,8 +236,8 @@ def test_what_cannot_work_is_refused(tmp_path: Path, words: list[str], said: str
     assert "Traceback" not in told.err
 
 
-def test_an_unknown_slide_fails_and_the_others_do_not(inputs: Path, few: Path, tmp_path: Path) -> None:
-    made = batch([few / "s00.svs", few / "absent.svs"], tmp_path / "out", config=config_of(inputs, workers=1))
+def test_an_unknown_slide_fails_and_the_others_do_not(on_dask: BatchConfig, few: Path, tmp_path: Path) -> None:
+    made = batch([few / "s00.svs", few / "absent.svs"], tmp_path / "out", config=on_dask)
     assert [row.state for row in made.rows] == ["done", "failed"]
     assert "no slide at" in made.rows[1].cause
 
