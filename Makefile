@@ -46,10 +46,11 @@ demo: $(VENV)/.installed $(DEMO)/colon.svs
 	@echo
 	@echo "Look at $(DEMO)/out/overview.png; the mask is the OME-Zarr beside it."
 
-# The window's tests first, by themselves: see tests/napari/pytest.ini. The others in two processes, file by file.
+# The window's tests first, by themselves: see tests/napari/pytest.ini. The others in two processes, file by file, in
+# the order of tests/conftest.py.
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -c tests/napari/pytest.ini tests/napari
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
