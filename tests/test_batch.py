@@ -129,18 +129,18 @@ def few(inputs: Path, tmp_path: Path) -> Path:
 def test_limit_and_shards_divide_the_slides_and_share_the_pages(
     on_dask: BatchConfig, few: Path, tmp_path: Path
 ) -> None:
-    out, config = tmp_path / "out", on_dask
-    first = batch([few], out, config=config, shard=(1, 2), limit=1)
+    out = tmp_path / "out"
+    first = batch([few], out, config=on_dask, shard=(1, 2), limit=1)
     assert first.tried == ("s00",)
     assert [row.state for row in first.rows] == ["done", "waiting"]
-    assert batch([few], out, config=config, shard=(2, 2)).tried == ("s01",)
-    assert batch([few], out, config=config, shard=(1, 2)).tried == ("s02",)
+    assert batch([few], out, config=on_dask, shard=(2, 2)).tried == ("s01",)
+    assert batch([few], out, config=on_dask, shard=(1, 2)).tried == ("s02",)
     names = [line.split(",")[0] for line in (out / "summary.csv").read_text().splitlines()]
     assert sorted(names) == ["name", "s00", "s01", "s02"]
     with pytest.raises(ResumeError, match="begun in 2 shards"):
-        batch([few], out, config=config)
+        batch([few], out, config=on_dask)
     with pytest.raises(ResumeError, match="begun in 2 shards"):
-        batch([few], out, config=config, shard=(1, 3))
+        batch([few], out, config=on_dask, shard=(1, 3))
     status = run_process("batch", "status", out)
     assert status.status == 0
     assert status.out.splitlines()[-1] == "3 done; no batch runs"
@@ -149,9 +149,9 @@ def test_limit_and_shards_divide_the_slides_and_share_the_pages(
 def test_other_settings_are_refused_slide_by_slide_until_overwriting_is_allowed(
     on_dask: BatchConfig, few: Path, tmp_path: Path
 ) -> None:
-    out, config = tmp_path / "out", on_dask
-    batch([few], out, config=config)
-    other = config.model_copy(update={"segment": config.segment.model_copy(update={"halo": 48})})
+    out = tmp_path / "out"
+    batch([few], out, config=on_dask)
+    other = on_dask.model_copy(update={"segment": on_dask.segment.model_copy(update={"halo": 48})})
     refused = batch([few], out, config=other)
     assert [row.state for row in refused.rows] == ["failed"] * 3
     assert "differs in blend, halo" in refused.rows[0].cause
@@ -165,22 +165,22 @@ def test_a_slide_without_tissue_is_skipped_with_its_reason(on_dask: BatchConfig,
     small_slide(few / "glass.svs", glass)
     (few / "s01.svs").unlink()
     (few / "s02.svs").unlink()
-    out, config = tmp_path / "out", on_dask
-    made = batch([few], out, config=config)
+    out = tmp_path / "out"
+    made = batch([few], out, config=on_dask)
     assert {row.name: row.state for row in made.rows} == {"glass": "skipped", "s00": "done"}
     assert "no tissue was found" in made.rows[0].cause
     assert made.failures == ()
-    again = batch([few], out, config=config)
+    again = batch([few], out, config=on_dask)
     assert again.tried == ()
     assert "no tissue was found" in again.rows[0].cause
 
 
 def test_a_result_that_another_process_writes_fails_alone(on_dask: BatchConfig, few: Path, tmp_path: Path) -> None:
-    out, config = tmp_path / "out", on_dask
+    out = tmp_path / "out"
     busy = out / "slides" / "s01"
     busy.mkdir(parents=True)
     with hold(busy / "s01.lock", "no"):
-        made = batch([few], out, config=config)
+        made = batch([few], out, config=on_dask)
     assert {row.name: row.state for row in made.rows} == {"s00": "done", "s01": "failed", "s02": "done"}
     assert "another process is writing to" in made.failures[0].cause
 

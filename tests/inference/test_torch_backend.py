@@ -24,7 +24,7 @@ FP32 = Execution("cpu", "fp32", compiled=False, batch=1)
 
 def save(path: Path, *, architecture: str = "espnet", order: str = "rgb", broken: bool = False) -> Path:
     torch.manual_seed(0)
-    config = EspNetConfig(architecture=architecture, p=0, q=1, classes=3)
+    config = EspNetConfig(architecture=architecture, p=1, q=1, classes=3)
     module = build(config).eval()
     if broken:
         next(module.parameters()).data.fill_(float("nan"))
