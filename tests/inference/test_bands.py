@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from wsi_espnet.inference import bands
 from wsi_espnet.inference.bands import Workspace, run_in_bands
+from wsi_espnet.inference.layers import in_precision
 from wsi_espnet.inference.segmenter import BandedSegmenter, Segmenter, read_out
 from wsi_espnet.models.card import EspNetConfig
 from wsi_espnet.models.catalog import find_model, read_card
@@ -98,12 +99,24 @@ def test_what_is_kept_is_sixty_bytes_a_px() -> None:
     assert kept / (2048 * 256) < 62
 
 
-def test_bands_in_bf16_say_about_what_the_whole_says_in_fp32() -> None:
-    module, px = network(), window(128, 128)
-    with torch.autocast("cpu", torch.bfloat16):
-        got = banded(module, px)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_bands_in_a_lower_precision_are_as_near_to_fp32_as_the_whole_in_it(dtype: torch.dtype) -> None:
+    module, px = network(q=3), window(256, 256)
     wanted = whole(module, px)
+    with torch.autocast("cpu", dtype):
+        mixed = whole(module, px)
+    got = banded(in_precision(module, dtype), px)
+    assert got.dtype == dtype
+    assert (got - wanted).abs().mean() < 1.5 * (mixed - wanted).abs().mean()
     assert (got.argmax(1) == wanted.argmax(1)).float().mean() > 0.97
+
+
+def test_a_copy_in_another_precision_leaves_the_network_and_its_statistics() -> None:
+    module = network()
+    copy = in_precision(module, torch.bfloat16)
+    assert {x.dtype for x in module.state_dict().values() if x.is_floating_point()} == {torch.float32}
+    kinds = {(isinstance(layer, nn.BatchNorm2d), x.dtype) for layer in copy.modules() for x in layer.parameters(False)}
+    assert kinds == {(True, torch.float32), (False, torch.bfloat16)}
 
 
 def test_calls_at_once_have_a_workspace_each_and_threads_that_take_turns_share_one() -> None:

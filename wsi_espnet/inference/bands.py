@@ -8,7 +8,7 @@ map, which is thin and kept whole, and elsewhere two bands share one row.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import accumulate
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -91,7 +91,7 @@ def run_in_bands(
     Parameters
     ----------
     network
-        In evaluation mode.
+        In evaluation mode, from `in_precision`.
     window
         (H, W, 3) uint8, both sides multiples of 8, channels as the network wants them.
     mean, scale
@@ -137,13 +137,14 @@ def _stem(network: EspNet, window: Tensor, mean: Tensor, scale: Tensor, workspac
     detail = Map(workspace, "detail", height // 2)
     image = Map(workspace, "image", height // 4)
     reduced = Map(workspace, "thin 0", height // 4)
-    normalise, average = Normalisation(scale, -mean * scale, width), Average()
+    dtype = encoder.level1.conv.weight.dtype
+    normalise, average = Normalisation(scale, -mean * scale, width), Average(dtype)
     convolve, reduce = Convolution(encoder.level1.conv), Convolution(encoder.level2_0.c1.conv)
     activate, activate_both = (Activation(layer.bn, layer.act, width // 2) for layer in (encoder.level1, encoder.b1))
     for start, stop in _bands(height // 4, 2 * 19 * (width // 2)):
         above = min(1, start)
         top = 4 * start - 3 * above  # the row above a band of half the size needs three of the image
-        px = as_map(normalise(window[top : 4 * stop].reshape(-1, width * 3).float()), 3)
+        px = as_map(normalise(window[top : 4 * stop].reshape(-1, width * 3).float()), 3).to(dtype)
         px = _with_zeros(px, 1 - above)
         raw = activate(convolve(px))
         image_half = average(px)
@@ -163,11 +164,13 @@ def _pyramids(head: StridedPyramid, behind: nn.ModuleList, reduced: Map, workspa
         norm = pyramid if isinstance(pyramid, StridedPyramid) else pyramid.bn
         activate = Activation(norm.bn, norm.act, reduced.width)
         branches = [(conv.dilation[0], Convolution(conv)) for conv in pyramid.branches]
+        widths = [conv.out_channels for conv in pyramid.branches]
         source, thin = last, Map(workspace, f"thin {1 - place % 2}", reduced.rows)
         if place == 1:  # from the second on, bands are replaced in place
             last = Map(workspace, "last", reduced.rows)
         for start, stop in _bands(reduced.rows, reduced.width * pyramid.outputs):
-            fused = _fuse([branch(reduced.take(start - reach, stop + reach)) for reach, branch in branches])
+            rows = [branch.filled(reduced.take(start - reach, stop + reach)) for reach, branch in branches]
+            fused = _fuse(rows, widths)
             if place:
                 fused.add_(source.take(start, stop))
             band = activate(fused)
@@ -178,17 +181,15 @@ def _pyramids(head: StridedPyramid, behind: nn.ModuleList, reduced: Map, workspa
     return first, last
 
 
-def _fuse(branches: list[Tensor]) -> Tensor:
-    """Rows of `Pyramid.fused`, from its branches: the first as it is, then sums of the second, third, ... so far."""
-    _, _, rows, width = branches[0].shape
-    ends = list(accumulate(branch.shape[1] for branch in branches))
-    fused = branches[0].new_empty((1, rows, width, ends[-1])).permute(0, 3, 1, 2)
-    parts = [fused[:, start:end] for start, end in zip([0, *ends], ends, strict=False)]
-    for part, branch in zip(parts[:2], branches[:2], strict=True):
-        part.copy_(branch)
-    for before, part, branch in zip(parts[1:], parts[2:], branches[2:], strict=False):
-        torch.add(before, branch, out=part)
-    return fused
+def _fuse(branches: list[Tensor], widths: list[int]) -> Tensor:
+    """Rows of `Pyramid.fused`, from its branches: the first as it is, then sums of the second, third, ... so far.
+
+    Branches have as many channels as each other, `widths` of them their own: sums of whole maps are one loop, where
+    those of parts take a few values at a time.
+    """
+    for before, branch in pairwise(branches[1:]):
+        branch.add_(before)
+    return torch.cat([branch[:, :width] for branch, width in zip(branches, widths, strict=True)], dim=1)
 
 
 def _decode(network: EspNet, detail: Map, up: Tensor) -> Iterator[tuple[int, Tensor]]:

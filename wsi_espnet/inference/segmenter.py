@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsi_espnet.inference.bands import Workspace, run_in_bands
+from wsi_espnet.inference.layers import in_precision
 from wsi_espnet.models.card import ModelCard
 from wsi_espnet.models.espnet import EspNet
 
@@ -59,7 +60,7 @@ class BandedSegmenter:
 
     def __init__(self, whole: Segmenter) -> None:
         assert isinstance(whole.network, EspNet)
-        self._network = whole.network
+        self._network = in_precision(whole.network, whole.dtype)
         self._whole = whole
         self._idle: list[Workspace] = []
 
@@ -72,8 +73,7 @@ class BandedSegmenter:
         probabilities = torch.empty((batch, classes, height, width), dtype=torch.uint8)
         total = torch.zeros(())
         ordered = windows if whole.channels == [0, 1, 2] else windows[..., whole.channels]
-        mixed = torch.autocast("cpu", whole.dtype, enabled=whole.dtype != torch.float32)
-        with self._workspace() as workspace, mixed:
+        with self._workspace() as workspace:
             for number, window in enumerate(ordered):
                 for row, logits in run_in_bands(self._network, window, whole.mean, whole.scale, workspace):
                     rows = slice(row, row + logits.shape[2])
