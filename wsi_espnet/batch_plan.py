@@ -19,8 +19,8 @@ from wsi_espnet.errors import WsiEspnetError
 from wsi_espnet.slides.source import open_source
 
 MPX_PER_S = 1.5
-"""Mpx/s of one CPU core, halos included, where nothing was measured in this folder yet: eager bf16 on a Zen 4 core;
-compiled it is 3 to 4 (docs/benchmarks.md). A GPU is many times faster."""
+"""Mpx/s of one CPU core, halos included, where nothing was measured in this folder yet: fp32 on a core with AVX2 has
+2.1; bf16 on one that multiplies it up to 9 (docs/benchmarks.md). A GPU is many times faster."""
 
 BYTES_PER_PX = 0.03
 """Disk per px of tissue: masks of glands with their pyramid, compressed; probabilities take about 20 times that."""

@@ -119,7 +119,7 @@ def probe(device: str, precision: str) -> tuple[str, str]:
     # Imported here: a batch that runs exported files needs no torch.
     from wsi_espnet.inference.torch_backend import choose_execution
 
-    chosen = choose_execution(device=device, precision=precision, compiled=False, batch=1, work_px=0)
+    chosen = choose_execution(device=device, precision=precision, compiled=False, batch=1)
     return chosen.device, chosen.precision
 
 
@@ -133,8 +133,8 @@ def plan_slide(source: PixelSource, options: SegmentOptions, machine: Machine) -
     """
     execution = None
     if machine.has_gpu and options.through_torch:
-        # This worker may have no GPU; the one that runs the network has. The default is to compile on the CPU alone.
-        execution = Execution(machine.device, machine.precision, options.compiled is True, options.batch)
+        # This worker may have no GPU; the one that runs the network has.
+        execution = Execution(machine.device, machine.precision, options.compiled, options.batch)
     return decide(
         source,
         model=options.model,

@@ -104,7 +104,7 @@ def segment(
     stitch: Stitch = "blend",
     device: str = "auto",
     precision: str = "auto",
-    compiled: bool | None = None,
+    compiled: bool = False,
     batch: int = 1,
     workers: int | None = None,
     memory_bytes: int | None = None,

@@ -98,7 +98,7 @@ def decide(
     stitch: Stitch,
     device: str,
     precision: str,
-    compiled: bool | None,
+    compiled: bool,
     batch: int,
     workers: int | None,
     memory_bytes: int | None,
@@ -126,14 +126,7 @@ def decide(
     mask = _tissue(tissue, source, plan)
     windows = {w.index: w for w in grid.windows(mask.box)}
     if execution is None:
-        execution = choose_execution(
-            chosen,
-            device=device,
-            precision=precision,
-            compiled=compiled,
-            batch=batch,
-            work_px=sum(w.work_px for w in windows.values()),
-        )
+        execution = choose_execution(chosen, device=device, precision=precision, compiled=compiled, batch=batch)
     demand = _demand(windows, grid, mask, card, execution, probabilities=probabilities)
     return Setup(
         model=path,

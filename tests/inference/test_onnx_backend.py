@@ -206,7 +206,7 @@ def test_what_does_not_go_together_is_refused(weights: Path, exported: Path, tmp
     with pytest.raises(UsageError, match=r"--backend torch runs \.safetensors files"):
         choose_backend(exported, "torch")
     chosen = choose_backend(exported, None)
-    how: dict[str, Any] = {"device": "cpu", "precision": "auto", "compiled": None, "batch": 1, "work_px": 0}
+    how: dict[str, Any] = {"device": "cpu", "precision": "auto", "compiled": False, "batch": 1}
     for change, words in {
         ("precision", "fp16"): "computes in fp32, and --precision asks for fp16",
         ("compiled", True): "--compile is for torch",

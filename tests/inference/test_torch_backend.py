@@ -13,7 +13,7 @@ from torch._dynamo.utils import counters
 from wsi_espnet.errors import ModelError, UsageError
 from wsi_espnet.inference.compiled import compile_network, digest
 from wsi_espnet.inference.predictor import Execution
-from wsi_espnet.inference.torch_backend import COMPILE_FROM_PX, TorchPredictor, choose_execution, network_bytes
+from wsi_espnet.inference.torch_backend import TorchPredictor, choose_execution, network_bytes
 from wsi_espnet.models.card import EspNetConfig, ModelCard, Normalisation
 from wsi_espnet.models.catalog import class_table, find_model, read_card
 from wsi_espnet.models.espnet import build
@@ -199,22 +199,8 @@ def test_weights_that_give_no_numbers_are_reported(tmp_path: Path, windows: np.n
 
 
 def choose(**changes: object) -> Execution:
-    asked: dict[str, object] = {"device": "cpu", "precision": "fp32", "compiled": None, "batch": 1, "work_px": 1000}
+    asked: dict[str, object] = {"device": "cpu", "precision": "fp32", "compiled": False, "batch": 1}
     return choose_execution(**(asked | changes))  # type: ignore[arg-type]
-
-
-def test_small_jobs_never_wait_for_the_compiler() -> None:
-    assert not choose(work_px=COMPILE_FROM_PX - 1, precision="bf16").compiled
-
-
-def test_large_jobs_in_bf16_are_compiled_where_a_compiler_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    from wsi_espnet.inference import torch_backend
-
-    monkeypatch.setattr(torch_backend, "find_compiler", lambda: "/usr/bin/g++")
-    assert choose(work_px=COMPILE_FROM_PX, precision="bf16").compiled
-    assert not choose(work_px=COMPILE_FROM_PX, precision="fp32").compiled  # bands are as fast
-    monkeypatch.setattr(torch_backend, "find_compiler", lambda: None)
-    assert not choose(work_px=COMPILE_FROM_PX, precision="bf16").compiled
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def segment_slide(*, slide: str, out: str, traced: bool = False, **options: Any)
 
 def compile_network(*, model: str, **options: Any) -> dict[str, Any]:
     """Open the network as a run does; with `compiled` this fills the compile cache."""
-    execution = choose_execution(**{**_EXECUTION, **options}, work_px=0)
+    execution = choose_execution(**{**_EXECUTION, **options})
     started = time.monotonic()
     TorchPredictor(model, execution)
     return {"seconds": time.monotonic() - started, "execution": _facts(execution)}
@@ -92,7 +92,7 @@ def images_alone(*, placement: str, glas: str, model: str, out: str, halo: int, 
     Writes the labels of the whole slide, as an array (h, w) uint8, to the file `out`.
     """
     info = json.loads(Path(placement).read_text(encoding="utf-8"))
-    execution = choose_execution(**{**_EXECUTION, **options}, work_px=0)
+    execution = choose_execution(**{**_EXECUTION, **options})
     predictor = TorchPredictor(model, execution)
     labels = np.zeros((info["height"], info["width"]), np.uint8)
     known: dict[tuple[str, bool, bool], NDArray[np.uint8]] = {}
@@ -108,7 +108,7 @@ def images_alone(*, placement: str, glas: str, model: str, out: str, halo: int, 
 def cells_apart(*, slide: str, placement: str, model: str, out: str, halo: int, **options: Any) -> dict[str, Any]:
     """As `images_alone`, but each image as the slide shows it: compressed once more, and cut by glass."""
     info = json.loads(Path(placement).read_text(encoding="utf-8"))
-    execution = choose_execution(**{**_EXECUTION, **options}, work_px=0)
+    execution = choose_execution(**{**_EXECUTION, **options})
     predictor = TorchPredictor(model, execution)
     labels = np.zeros((info["height"], info["width"]), np.uint8)
     with open_source(slide) as source:
@@ -167,7 +167,7 @@ def _facts(execution: Execution) -> dict[str, Any]:
     return {"device": execution.device, "precision": execution.precision, "compiled": execution.compiled}
 
 
-_EXECUTION: dict[str, Any] = {"device": "cpu", "precision": "auto", "compiled": None, "batch": 1}
+_EXECUTION: dict[str, Any] = {"device": "cpu", "precision": "auto", "compiled": False, "batch": 1}
 _SETUP: dict[str, Any] = {
     **_EXECUTION,
     "backend": "torch",

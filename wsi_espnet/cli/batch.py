@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from wsi_espnet.cli import say
-from wsi_espnet.cli.segment import COMPILED, Backend, Compile, Precision, Stitch
+from wsi_espnet.cli.segment import Backend, Compile, Precision, Stitch
 from wsi_espnet.cli.values import options_of, shard_of
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def run(
         Precision | None, typer.Option(help="auto takes bf16 where the machine has it [auto].")
     ] = None,
     compiled: Annotated[
-        Compile | None, typer.Option("--compile", help="auto compiles for large slides in bf16 on the CPU [auto].")
+        Compile | None, typer.Option("--compile", help="on pays for large jobs of an ESPNet-C on a CPU with bf16 [off].")
     ] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Keep the probabilities too.")] = False,
     limit: Annotated[int | None, typer.Option(help="Begin at most that many slides.")] = None,
@@ -113,7 +113,7 @@ def run(
         "segment.halo": halo,
         "segment.device": device,
         "segment.precision": precision and precision.value,
-        "segment.compiled": compiled and COMPILED[compiled],
+        "segment.compiled": compiled and compiled is Compile.ON,
         "segment.probabilities": probabilities or None,
         "slides": slides or None,
         "out": out,

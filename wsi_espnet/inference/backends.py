@@ -76,10 +76,8 @@ def choose_backend(model: str | Path, backend: str | None, *, precision: str = "
     return Chosen(_exported(path, "fp16" if precision == "fp16" else "fp32"), card, backend or ONNX)
 
 
-def choose_execution(
-    chosen: Chosen, *, device: str, precision: str, compiled: bool | None, batch: int, work_px: int
-) -> Execution:
-    """How to run a job of `work_px` px; see `wsi_espnet.inference.torch_backend.choose_execution`.
+def choose_execution(chosen: Chosen, *, device: str, precision: str, compiled: bool, batch: int) -> Execution:
+    """How to run a network; see `wsi_espnet.inference.torch_backend.choose_execution`.
 
     Raises
     ------
@@ -89,9 +87,7 @@ def choose_execution(
     if chosen.backend == TORCH:
         from wsi_espnet.inference import torch_backend
 
-        return torch_backend.choose_execution(
-            device=device, precision=precision, compiled=compiled, batch=batch, work_px=work_px
-        )
+        return torch_backend.choose_execution(device=device, precision=precision, compiled=compiled, batch=batch)
     from wsi_espnet.inference.onnx_backend import choose_onnx_execution
 
     return choose_onnx_execution(
@@ -171,7 +167,7 @@ def open_labeller(model: str | Path, view: View, *, backend: str | None, device:
         return ImagePredictor(load_model(chosen.path), view, device=device, precision=precision)
     from wsi_espnet.inference.onnx_images import OnnxImagePredictor
 
-    execution = choose_execution(chosen, device=device, precision=precision, compiled=False, batch=1, work_px=0)
+    execution = choose_execution(chosen, device=device, precision=precision, compiled=False, batch=1)
     return OnnxImagePredictor(read_onnx(chosen.path), view, execution)
 
 

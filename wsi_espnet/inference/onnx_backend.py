@@ -136,7 +136,7 @@ def open_runner(file: OnnxFile, execution: Execution) -> Runner:
 
 
 def choose_onnx_execution(
-    file: OnnxFile, *, backend: str, device: str, precision: str, compiled: bool | None, batch: int
+    file: OnnxFile, *, backend: str, device: str, precision: str, compiled: bool, batch: int
 ) -> Execution:
     """How to run an exported file on this machine; the parameters are those of the torch backend.
 
