@@ -20,7 +20,7 @@ def run(settings: Settings) -> Report:
     """Time the bare network, a whole run, and the bare network again."""
     slide = settings.slide(*(QUICK_SIZE_PX if settings.quick else SIZE_PX))
     options: dict[str, Any] = {"slide": str(slide.path), "model": MODEL}
-    log.info("overhead: bare network")  # where the network is compiled, this also fills the compile cache
+    log.info("overhead: bare network")
     before = measure("bare", options)
     log.info("overhead: whole run")
     whole = measure("segment", {**options, "out": settings.result(slide, "overhead"), "traced": True})

@@ -52,7 +52,7 @@ class Measured:
         return {**self.result, "peak_bytes": self.peak_bytes, "tree_peak_bytes": self.tree_bytes, **rest}
 
 
-def measure(task: str, arguments: Mapping[str, Any], *, environment: Mapping[str, str] | None = None) -> Measured:
+def measure(task: str, arguments: Mapping[str, Any]) -> Measured:
     """Run a task of `wsi_espnet.bench.child` in a new process.
 
     Parameters
@@ -61,8 +61,6 @@ def measure(task: str, arguments: Mapping[str, Any], *, environment: Mapping[str
         Its name.
     arguments
         Of the task, by name, JSON-able.
-    environment
-        Variables to set for it.
 
     Raises
     ------
@@ -74,7 +72,7 @@ def measure(task: str, arguments: Mapping[str, Any], *, environment: Mapping[str
         answer, errors = Path(folder) / "answer.json", Path(folder) / "errors.txt"
         command = [sys.executable, "-m", "wsi_espnet.bench.child", task, json.dumps(dict(arguments)), str(answer)]
         with errors.open("w", encoding="utf-8") as stderr:
-            child = subprocess.Popen(command, stderr=stderr, env={**os.environ, **(environment or {})})
+            child = subprocess.Popen(command, stderr=stderr)
             tree = _watch(child)
         if child.returncode:
             words = errors.read_text(encoding="utf-8", errors="replace").strip()[-2000:]
@@ -86,8 +84,7 @@ def measure(task: str, arguments: Mapping[str, Any], *, environment: Mapping[str
 
 def way(run: Measured) -> str:
     """How the network ran, of a task that tells its execution."""
-    execution = run.result["execution"]
-    return f"{execution['precision']}, {'compiled, cache warm' if execution['compiled'] else 'not compiled'}"
+    return f"{run.result['execution']['precision']}, in bands"
 
 
 def _watch(child: subprocess.Popen[bytes]) -> int:

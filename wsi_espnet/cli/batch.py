@@ -82,7 +82,7 @@ def run(
         Precision | None, typer.Option(help="auto takes bf16 where the machine has it [auto].")
     ] = None,
     compiled: Annotated[
-        Compile | None, typer.Option("--compile", help="on pays for large jobs of an ESPNet-C on a CPU with bf16 [off].")
+        Compile | None, typer.Option("--compile", help="on pays for large jobs of an ESPNet-C in bf16 [off].")
     ] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Keep the probabilities too.")] = False,
     limit: Annotated[int | None, typer.Option(help="Begin at most that many slides.")] = None,

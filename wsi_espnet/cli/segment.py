@@ -66,7 +66,7 @@ def segment(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[Precision, typer.Option(help="auto takes bf16 where the machine has it.")] = Precision.AUTO,
     compiled: Annotated[
-        Compile, typer.Option("--compile", help="on pays for large jobs of an ESPNet-C on a CPU with bf16.")
+        Compile, typer.Option("--compile", help="on pays for large jobs of an ESPNet-C in bf16.")
     ] = Compile.OFF,
     batch: Annotated[int, typer.Option(help="Windows per call of the network.")] = 1,
     workers: Annotated[int | None, typer.Option(help="Windows computed at once [one per core].")] = None,
