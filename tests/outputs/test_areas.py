@@ -22,11 +22,13 @@ from wsi_espnet.geometry import Region
 from wsi_espnet.outputs.areas import Outlined, measure_areas, read_areas, write_areas
 from wsi_espnet.slides.tissue_mask import TissueMask
 
-CLASSES = ClassTable(
-    name="three",
-    classes=tuple(TissueClass(id=i, name=n, color=(i, i, i)) for i, n in enumerate(["stroma", "gland", "tumour"])),
-    glass=0,
-)
+
+def table(names: list[str]) -> ClassTable:
+    classes = tuple(TissueClass(id=i, name=n, color=(i, i, i)) for i, n in enumerate(names))
+    return ClassTable(name=f"of {len(names)}", classes=classes, glass=0)
+
+
+CLASSES = table(["stroma", "gland", "tumour"])
 
 
 class Counting:
@@ -166,3 +168,11 @@ def test_in_an_outline_px_whose_centre_it_holds_are_counted(
     wanted = np.bincount(labels[np.ix_(*inside)].ravel(), minlength=3)
     areas = measure_areas(labels, Outlined(tissue, [[ring]]), CLASSES, 1.0, block=block)
     assert [area.px for area in areas.classes] == wanted.tolist()
+
+
+@pytest.mark.parametrize("classes", [2, 8, 9, 30])
+def test_any_number_of_classes_is_counted(classes: int) -> None:
+    labels = np.random.default_rng(classes).integers(0, classes, (60, 50), dtype=np.uint8)
+    tissue = TissueMask(labels % 2 == 0, labels.shape, "auto")
+    areas = measure_areas(labels, tissue, table([f"c{i}" for i in range(classes)]), 1.0)
+    assert [a.px for a in areas.classes] == [int((labels == i).sum()) * (i % 2 == 0) for i in range(classes)]

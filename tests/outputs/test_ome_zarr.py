@@ -10,6 +10,7 @@ import pytest
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from ome_zarr_models.v05 import Image
 from ome_zarr_models.v05.image_label import ImageLabel
 
@@ -71,6 +72,19 @@ def test_every_level_is_the_majority_of_the_one_before(tmp_path: Path, labels: n
     for level in range(len(store.shapes)):
         np.testing.assert_array_equal(store.open_labels(level)[...], expected)
         expected = majority(expected)
+
+
+@given(st.data(), st.integers(1, 300), st.integers(1, 9))
+def test_the_most_frequent_of_four_px_stays_and_of_equals_the_upper_left_one(
+    data: st.DataObject, h: int, w: int
+) -> None:
+    labels = data.draw(hnp.arrays(np.uint8, (h, w), elements=st.sampled_from([0, 1, 2, 255])))
+    half = majority(labels)
+    assert half.shape == (-(-h // 2), -(-w // 2))
+    for y, x in np.ndindex(half.shape):
+        rows, columns = [2 * y, min(2 * y + 1, h - 1)], [2 * x, min(2 * x + 1, w - 1)]
+        four = [int(labels[row, column]) for row in rows for column in columns]
+        assert half[y, x] == max(four, key=four.count)  # the first of several, as `max` takes it
 
 
 def test_a_result_is_valid_ngff_with_as_many_label_levels_as_image_levels(tmp_path: Path, labels: np.ndarray) -> None:
