@@ -202,7 +202,7 @@ def predict(
         batch = [_blank(w) if isinstance(px, Failure) else px for w, px in zip(windows, read, strict=True)]
         predictor = resources.get_predictor()
         with resources.slots:
-            said = predictor.predict(np.stack(batch))
+            said = predictor.predict(batch[0][None] if len(batch) == 1 else np.stack(batch))
         resources.tidy()
     return [
         px
