@@ -19,6 +19,7 @@ from wsi_espnet.errors import GeometryError, OutputError
 from wsi_espnet.geometry import Region
 from wsi_espnet.slides.rings import Ring, fill
 from wsi_espnet.slides.tissue_mask import TissueMask
+from wsi_espnet.threads import on_threads
 
 UM2_PER_MM2 = 1e6
 
@@ -175,16 +176,19 @@ def measure_areas(
         raise GeometryError(
             f"labels of {tuple(labels.shape)} px need a tissue mask of the same image, got {tissue.shape}"
         )
-    counts = np.zeros(UNLABELLED + 1, dtype=np.int64)
-    for region in _blocks(tissue.shape, block):
+
+    def count(region: Region) -> NDArray[np.int64]:
+        counts = np.zeros(UNLABELLED + 1, dtype=np.int64)
         box = tissue.box(region)
         if box is None:
-            continue
+            return counts
         inside = tissue.sample(box)
         if has_block is None or has_block(region):
-            counts += _count(np.asarray(labels[box.slices]), inside, len(classes))
-        else:
-            counts[UNLABELLED] += np.count_nonzero(inside)
+            return _count(np.asarray(labels[box.slices]), inside, len(classes))
+        counts[UNLABELLED] = np.count_nonzero(inside)
+        return counts
+
+    counts = np.sum(on_threads(count, _blocks(tissue.shape, block)), axis=0)
     _ensure_known(counts, classes)
     return _areas(counts, classes, um2_per_px)
 
