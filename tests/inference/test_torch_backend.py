@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -77,6 +78,15 @@ def test_prediction_is_softmax_and_argmax_of_the_bare_network(
     assert (labels == expected.argmax(1).numpy()).mean() > 0.9999
     wanted = torch.softmax(expected, 1).numpy() * 255
     assert np.abs(probabilities.astype(float) - wanted).max() <= 0.5 + 1e-2
+
+
+def test_windows_that_may_not_be_written_to_are_taken_without_a_warning(tmp_path: Path, windows: np.ndarray) -> None:
+    predictor = TorchPredictor(save(tmp_path / "m.safetensors"), FP32)
+    sent = windows.copy()
+    sent.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(predictor.predict(sent).labels, predictor.predict(windows).labels)
 
 
 def test_many_threads_say_what_one_says(tmp_path: Path, windows: np.ndarray) -> None:

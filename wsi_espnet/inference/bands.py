@@ -184,8 +184,8 @@ def _pyramids(head: StridedPyramid, behind: nn.ModuleList, reduced: Map, workspa
 def _fuse(branches: list[Tensor], widths: list[int]) -> Tensor:
     """Rows of `Pyramid.fused`, from its branches: the first as it is, then sums of the second, third, ... so far.
 
-    Branches have as many channels as each other, `widths` of them their own: sums of whole maps are one loop, where
-    those of parts take a few values at a time.
+    Branches come with the channels of zeros that fill them up (`Convolution.filled`), and are overwritten; `widths` of
+    their channels are their own. Whole maps are summed in one loop, parts of them a few values at a time.
     """
     for before, branch in pairwise(branches[1:]):
         branch.add_(before)

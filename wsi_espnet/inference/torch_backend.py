@@ -1,4 +1,4 @@
-"""ESPNet through torch: on the CPU eager or compiled, on CUDA devices eager."""
+"""ESPNet through torch: on the CPU in bands or compiled, on CUDA devices eager."""
 
 from __future__ import annotations
 
@@ -138,7 +138,8 @@ class TorchPredictor:
         """
         torch.set_num_threads(1)
         with torch.no_grad():  # what was compiled is not called in inference mode
-            batch = torch.from_numpy(windows)
+            # What another process sent may not be written to; torch warns of that, though nothing here writes.
+            batch = torch.from_numpy(np.require(windows, requirements="W"))
             if self._turn is None:
                 labels, probabilities, finite = self._run(batch)
             else:
