@@ -56,7 +56,7 @@ def choose_execution(*, device: str, precision: Precision, compiled: bool, batch
         ``auto`` (bf16 where the device multiplies it natively, else fp32), or one of the three.
     compiled
         As machine code for this CPU. That takes half a minute once; an ESPNet-C in bf16 is then 1.6 times as fast
-        (8.7 against 5.6 Mpx/s on one core). ESPNet in bands is faster as it is: 9.4 Mpx/s in bf16, compiled 6.9.
+        (8.7 against 5.6 Mpx/s on one core). ESPNet in bands is faster as it is: 9.3 Mpx/s in bf16, compiled 6.9.
     batch
         Windows per call, > 0.
 
