@@ -44,7 +44,7 @@ def run(settings: Settings) -> Report:
     ]
     return Report(
         name="batch",
-        title=f"{SLIDES} slides of {side} x {side} px, network not compiled",
+        title=f"{SLIDES} slides of {side} x {side} px, network in bands",
         columns=("workers", "time", "Mpx/s", "between tasks", "ends", "tasks"),
         rows=rows,
         checks=(
