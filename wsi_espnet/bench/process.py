@@ -84,7 +84,7 @@ def measure(task: str, arguments: Mapping[str, Any]) -> Measured:
 
 def way(run: Measured) -> str:
     """How the network ran, of a task that tells its execution."""
-    return f"{run.result['execution']['precision']}, in bands"
+    return f"{run.result['execution']['precision']} on {run.result['execution']['device']}"
 
 
 def _watch(child: subprocess.Popen[bytes]) -> int:
