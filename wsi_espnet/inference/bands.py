@@ -52,10 +52,13 @@ class Map:
         Where it lies.
     rows
         Height.
+    margin
+        Columns of zeros to its left and right.
     """
 
-    def __init__(self, workspace: Workspace, name: str, rows: int) -> None:
+    def __init__(self, workspace: Workspace, name: str, rows: int, *, margin: int = 0) -> None:
         self.rows = rows
+        self._margin = margin
         self._workspace = workspace
         self._name = name
         self._values: Tensor | None = None
@@ -64,21 +67,28 @@ class Map:
     def width(self) -> int:
         """W, once there is a band."""
         assert self._values is not None
-        return self._values.shape[3]
+        return self._values.shape[3] - 2 * self._margin
 
     def put(self, start: int, band: Tensor) -> None:
         """Write a band from row `start` on; the first one decides channels, width and dtype."""
+        self.place(start, band)[:] = band
+
+    def place(self, start: int, band: Tensor) -> Tensor:
+        """Where a band from row `start` on lies, to be written by the caller; only its shape and dtype count."""
         if self._values is None:
-            channels, width = band.shape[1], band.shape[3]
+            channels, width = band.shape[1], band.shape[3] + 2 * self._margin
             rows = self.rows + 2 * _REACH
             flat = self._workspace.block(self._name, rows * width * channels, band.dtype)
             self._values = flat.view(1, rows, width, channels).permute(0, 3, 1, 2)
             self._values[:, :, :_REACH] = 0
             self._values[:, :, -_REACH:] = 0
-        self._values[:, :, _REACH + start : _REACH + start + band.shape[2]] = band
+            self._values[..., : self._margin] = 0
+            self._values[..., width - self._margin :] = 0
+        columns = slice(self._margin, self._values.shape[3] - self._margin)
+        return self._values[:, :, _REACH + start : _REACH + start + band.shape[2], columns]
 
     def take(self, start: int, stop: int) -> Tensor:
-        """View of rows; -_REACH <= start < stop <= rows + _REACH."""
+        """View of rows with their margins; -_REACH <= start < stop <= rows + _REACH."""
         assert self._values is not None
         return self._values[:, :, _REACH + start : _REACH + stop]
 
@@ -109,14 +119,14 @@ def run_in_bands(
     detail, image, reduced = _stem(network, window, mean, scale, workspace)
     first, last = _pyramids(encoder.level2_0, encoder.level2, reduced, workspace)
 
-    reduced, side = Map(workspace, "thin 0", height // 8), Map(workspace, "side", height // 4)
+    reduced, side = _thin(workspace, 0, height // 8), Map(workspace, "side", height // 4)
     activate, reduce = Activation(encoder.b2.bn, encoder.b2.act, width // 4), Convolution(encoder.level3_0.c1.conv)
     for start, stop in _bands(height // 8, 2 * 131 * (width // 4)):
         above = min(1, start)
         rows = 2 * start - above, 2 * stop
         quarter = activate(torch.cat([last.take(*rows), first.take(*rows), image.take(*rows)], dim=1))
         side.put(2 * start, network.level3_C(quarter[:, :, above:]))
-        reduced.put(start, reduce(_with_zeros(quarter, 1 - above)))
+        reduced.put(start, reduce.even(_with_zeros(quarter, 1 - above)))
 
     first, last = _pyramids(encoder.level3_0, encoder.level3, reduced, workspace)
     coarse = Map(workspace, "coarse", height // 8)
@@ -136,7 +146,7 @@ def _stem(network: EspNet, window: Tensor, mean: Tensor, scale: Tensor, workspac
     encoder = network.encoder
     detail = Map(workspace, "detail", height // 2)
     image = Map(workspace, "image", height // 4)
-    reduced = Map(workspace, "thin 0", height // 4)
+    reduced = _thin(workspace, 0, height // 4)
     dtype = encoder.level1.conv.weight.dtype
     normalise, average = Normalisation(scale, -mean * scale, width), Average(dtype)
     convolve, reduce = Convolution(encoder.level1.conv), Convolution(encoder.level2_0.c1.conv)
@@ -151,34 +161,39 @@ def _stem(network: EspNet, window: Tensor, mean: Tensor, scale: Tensor, workspac
         half = activate_both(torch.cat([raw, image_half], dim=1))
         detail.put(2 * start, (raw if encoder.skip == 16 else half)[:, :, above:])
         image.put(start, average(_with_zeros(image_half, 1 - above)))
-        reduced.put(start, reduce(_with_zeros(half, 1 - above)))
+        reduced.put(start, reduce.even(_with_zeros(half, 1 - above)))
     return detail, image, reduced
 
 
 def _pyramids(head: StridedPyramid, behind: nn.ModuleList, reduced: Map, workspace: Workspace) -> tuple[Map, Map]:
     """What the strided pyramid gives, from its reduced map, and what the last of those behind it gives."""
-    first = last = Map(workspace, "first", reduced.rows)
+    rows, width = reduced.rows, reduced.width
     pyramids: list[StridedPyramid | DilatedPyramid] = [head, *cast("list[DilatedPyramid]", list(behind))]
-    for place, pyramid in enumerate(pyramids):
-        reduce = Convolution(pyramids[place + 1].c1.conv) if place < len(behind) else None
-        norm = pyramid if isinstance(pyramid, StridedPyramid) else pyramid.bn
-        activate = Activation(norm.bn, norm.act, reduced.width)
-        branches = [(conv.dilation[0], Convolution(conv)) for conv in pyramid.branches]
+    norms = [pyramid if isinstance(pyramid, StridedPyramid) else pyramid.bn for pyramid in pyramids]
+    activations = [Activation(norm.bn, norm.act, width) for norm in norms]
+    reduces = [Convolution(pyramid.c1.conv) for pyramid in pyramids[1:]]
+    first, last = Map(workspace, "first", rows), Map(workspace, "last", rows)
+    for place, (pyramid, activate) in enumerate(zip(pyramids, activations, strict=True)):
+        branches = [(conv.dilation[0], Convolution(conv, margin=_REACH, even=True)) for conv in pyramid.branches]
         widths = [conv.out_channels for conv in pyramid.branches]
-        source, thin = last, Map(workspace, f"thin {1 - place % 2}", reduced.rows)
-        if place == 1:  # from the second on, bands are replaced in place
-            last = Map(workspace, "last", reduced.rows)
-        for start, stop in _bands(reduced.rows, reduced.width * pyramid.outputs):
-            rows = [branch.filled(reduced.take(start - reach, stop + reach)) for reach, branch in branches]
-            fused = _fuse(rows, widths)
-            if place:
-                fused.add_(source.take(start, stop))
-            band = activate(fused)
-            last.put(start, band)
-            if reduce is not None:
-                thin.put(start, reduce(band))
+        thin = _thin(workspace, 1 - place % 2, rows)
+        for start, stop in _bands(rows, width * pyramid.outputs):
+            fused = _fuse([conv.filled(reduced.take(start - reach, stop + reach)) for reach, conv in branches], widths)
+            band = activate(fused, added=last.take(start, stop) if place else None)
+            if place == 0:
+                first.put(start, band)
+            if place == len(behind):
+                last.put(start, band)
+            else:  # what the next pyramid adds, as its normalisation wants it: bands are replaced in place
+                activations[place + 1].normalise(band, out=last.place(start, band))
+                thin.put(start, reduces[place].even(band))
         reduced = thin
     return first, last
+
+
+def _thin(workspace: Workspace, number: int, rows: int) -> Map:
+    """A map for dilated convolutions: with its own columns of zeros they take half the time on AMX."""
+    return Map(workspace, f"thin {number}", rows, margin=_REACH)
 
 
 def _fuse(branches: list[Tensor], widths: list[int]) -> Tensor:
