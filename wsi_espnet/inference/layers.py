@@ -31,40 +31,38 @@ def in_precision(network: EspNet, dtype: torch.dtype) -> EspNet:
 class Convolution:
     """A convolution of rows that bring those above and below with them.
 
-    Channels of zeros behind its own fill up vectors, and are cut off again: without them 12 outputs take a third more
-    time than 16, and 25 up to 1.3 times that of 32.
+    A thin map, which pyramids are dilated over, has columns of zeros of its own and an even number of channels, an odd
+    one being followed by zeros: without the columns AMX takes up to five times as long, with 25 channels half as long
+    again as with 26.
 
     Parameters
     ----------
     conv
         Its weights.
     margin
-        Columns of zeros that rows bring with them too; None if columns are to be padded here.
-    even
-        Whether an odd number of inputs is followed by one channel of zeros.
+        The columns to the left and right, where rows come from a thin map; None pads what is not one.
+    to_thin
+        Whether rows go to a thin map.
     """
 
-    def __init__(self, conv: nn.Conv2d, *, margin: int | None = None, even: bool = False) -> None:
+    def __init__(self, conv: nn.Conv2d, *, margin: int | None = None, to_thin: bool = False) -> None:
         self._conv = conv
-        fill = -conv.out_channels % _VECTOR
-        weight = F.pad(conv.weight, (0, 0, 0, 0, 0, conv.in_channels % 2 if even else 0, 0, fill))
-        self._weight = weight.contiguous(memory_format=torch.channels_last)  # or it is copied in every call
-        self._padding = int(conv.padding[1]) if margin is None else 0
-        self._surplus = 0 if margin is None else margin - int(conv.padding[1])
+        self._outputs = _even(conv.out_channels) if to_thin else conv.out_channels
+        # In fp32 channels of zeros fill up vectors: without them 25 outputs take up to 1.3 times as long as 32. In
+        # bf16 that gains nothing, and dense maps are joined sooner.
+        outputs = -(-self._outputs // _VECTOR) * _VECTOR if conv.weight.dtype == torch.float32 else self._outputs
+        inputs = conv.in_channels if margin is None else _even(conv.in_channels)
+        weight = F.pad(conv.weight, (0, 0, 0, 0, 0, inputs - conv.in_channels, 0, outputs - conv.out_channels))
+        self._weight = weight.contiguous(memory_format=torch.channels_last)  # or each call makes it so
+        reach = int(conv.padding[1])
+        self._padding, self._surplus = (reach, 0) if margin is None else (0, margin - reach)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(1, inputs, rows, W) to a view (1, outputs, fewer rows, W / stride)."""
-        return self.filled(x)[:, : self._conv.out_channels]
-
-    def even(self, x: Tensor) -> Tensor:
-        """The same, an odd number of outputs followed by a channel of zeros.
-
-        Of 25 channels of bf16 AMX makes a copy with 26, which takes a convolution as long again as it computes.
-        """
-        return self.filled(x)[:, : self._conv.out_channels + self._conv.out_channels % 2]
+        """(1, inputs, rows, W) to (1, outputs, fewer rows, W / stride), dense or a view."""
+        return self.filled(x)[:, : self._outputs]
 
     def filled(self, x: Tensor) -> Tensor:
-        """The same with all channels of zeros behind its own."""
+        """The same with the channels of zeros that fill up vectors."""
         conv = self._conv
         if conv.kernel_size == (1, 1):
             # As images of one row each: a single image in fp32 torch multiplies by MKL, which on an AMD core with
@@ -72,6 +70,10 @@ class Convolution:
             return F.conv2d(x.transpose(0, 2), self._weight).transpose(0, 2)
         y = F.conv2d(x, self._weight, stride=conv.stride, padding=(0, self._padding), dilation=conv.dilation)
         return y[..., self._surplus : y.shape[3] - self._surplus]
+
+
+def _even(channels: int) -> int:
+    return channels + channels % 2
 
 
 class Normalisation:
