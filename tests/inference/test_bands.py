@@ -57,15 +57,15 @@ def banded(module: EspNet, px: Tensor, workspace: Workspace | None = None) -> Te
     q=st.integers(1, 3),
     classes=st.integers(2, 12),
     skip=st.sampled_from([16, 19]),
-    values=st.sampled_from([1, 3000, 20000, 1 << 20]),
+    size=st.sampled_from([1, 12000, 80000, 1 << 22]),
     seed=st.integers(0, 1000),
 )
 def test_bands_say_what_the_whole_says(
-    height: int, width: int, p: int, q: int, classes: int, skip: int, values: int, seed: int
+    height: int, width: int, p: int, q: int, classes: int, skip: int, size: int, seed: int
 ) -> None:
     module, px = network(p=p, q=q, classes=classes, skip=skip, seed=seed), window(8 * height, 8 * width, seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bands, "BAND_VALUES", values)
+        patch.setattr(bands, "BAND_BYTES", size)
         got = banded(module, px)
     wanted = whole(module, px)
     assert got.shape == wanted.shape

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from wsi_espnet.inference.layers import Activation, Average, Convolution, Normalisation, as_map, double
 from wsi_espnet.models.espnet import DILATIONS, DilatedPyramid, EspNet, NormAct, StridedPyramid
 
-BAND_VALUES = 1 << 20
-"""Values of the widest map in one band: 4 MiB in fp32."""
+BAND_BYTES = 4 << 20
+"""Of the widest map in one band. Of half of it threads wait more often for each other, as Python is in every step."""
 
 _REACH = max(DILATIONS)
 
@@ -115,6 +115,7 @@ def run_in_bands(
     """
     height, width = window.shape[:2]
     encoder = network.encoder
+    dtype = encoder.level1.conv.weight.dtype
     detail, image, reduced = _stem(network, window, mean, scale, workspace)
     first, last = _pyramids(encoder.level2_0, encoder.level2, reduced, workspace)
 
@@ -123,7 +124,7 @@ def run_in_bands(
         Activation(encoder.b2.bn, encoder.b2.act, width // 4),
         Convolution(encoder.level3_0.c1.conv, to_thin=True),
     )
-    for start, stop in _bands(height // 8, 2 * 131 * (width // 4)):
+    for start, stop in _bands(height // 8, 2 * 131 * (width // 4), dtype):
         above = min(1, start)
         rows = 2 * start - above, 2 * stop
         quarter = activate(torch.cat([last.take(*rows), first.take(*rows), image.take(*rows)], dim=1))
@@ -133,7 +134,7 @@ def run_in_bands(
     first, last = _pyramids(encoder.level3_0, encoder.level3, reduced, workspace)
     coarse = Map(workspace, "coarse", height // 8)
     activate = Activation(encoder.b3.bn, encoder.b3.act, width // 8)
-    for start, stop in _bands(height // 8, 256 * (width // 8)):
+    for start, stop in _bands(height // 8, 256 * (width // 8), dtype):
         eighth = activate(torch.cat([first.take(start, stop), last.take(start, stop)], dim=1))
         coarse.put(start, encoder.classifier(eighth))
 
@@ -153,7 +154,7 @@ def _stem(network: EspNet, window: Tensor, mean: Tensor, scale: Tensor, workspac
     normalise, average = Normalisation(scale, -mean * scale, width), Average(dtype)
     convolve, reduce = Convolution(encoder.level1.conv), Convolution(encoder.level2_0.c1.conv, to_thin=True)
     activate, activate_both = (Activation(layer.bn, layer.act, width // 2) for layer in (encoder.level1, encoder.b1))
-    for start, stop in _bands(height // 4, 2 * 19 * (width // 2)):
+    for start, stop in _bands(height // 4, 2 * 19 * (width // 2), torch.float32):
         above = min(1, start)
         top = 4 * start - 3 * above  # the row above a band of half the size needs three of the image
         px = as_map(normalise(window[top : 4 * stop].reshape(-1, width * 3).float()), 3).to(dtype)
@@ -179,7 +180,7 @@ def _pyramids(head: StridedPyramid, behind: nn.ModuleList, reduced: Map, workspa
         branches = [(conv.dilation[0], Convolution(conv, margin=_REACH)) for conv in pyramid.branches]
         widths = [conv.out_channels for conv in pyramid.branches]
         thin = _thin(workspace, 1 - place % 2, rows)
-        for start, stop in _bands(rows, width * pyramid.outputs):
+        for start, stop in _bands(rows, width * pyramid.outputs, head.c1.conv.weight.dtype):
             fused = _fuse([conv.filled(reduced.take(start - reach, stop + reach)) for reach, conv in branches], widths)
             band = activate(fused, added=last.take(start, stop) if place else None)
             if place == 0:
@@ -217,7 +218,7 @@ def _decode(network: EspNet, detail: Map, up: Tensor) -> Iterator[tuple[int, Ten
     upscale, norm = cast("tuple[nn.ConvTranspose2d, NormAct]", tuple(network.up_l2))
     convolve = Convolution(conv.conv)
     activate, activate_up = (Activation(layer.bn, layer.act, 2 * width) for layer in (conv, norm))
-    for start, stop in _bands(height, 2 * (conv.conv.in_channels + 16) * 2 * width):
+    for start, stop in _bands(height, 2 * (conv.conv.in_channels + 16) * 2 * width, up.dtype):
         above, below = min(1, start), min(1, height - stop)
         wide = activate_up(double(up[:, :, start - above : stop + below], upscale))
         wide = wide[:, :, above : wide.shape[2] - below]  # one row of the two that a row of the map gives
@@ -231,8 +232,8 @@ def _with_zeros(x: Tensor, above: int, below: int = 0) -> Tensor:
     return F.pad(x, (0, 0, above, below)) if above or below else x
 
 
-def _bands(rows: int, values: int) -> Iterator[tuple[int, int]]:
-    """Rows cut into bands of about `BAND_VALUES` values, where one row has `values`."""
-    step = max(4, BAND_VALUES // values)
+def _bands(rows: int, values: int, dtype: torch.dtype) -> Iterator[tuple[int, int]]:
+    """Rows cut into bands of about `BAND_BYTES`, where one row has `values`."""
+    step = max(4, BAND_BYTES // (values * dtype.itemsize))
     for start in range(0, rows, step):
         yield start, min(start + step, rows)
