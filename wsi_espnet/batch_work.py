@@ -22,10 +22,11 @@ from wsi_espnet.cohort.settings import SegmentOptions
 from wsi_espnet.errors import ResumeError
 from wsi_espnet.inference.backends import shared_predictor
 from wsi_espnet.inference.predictor import Execution
-from wsi_espnet.inference.tasks import Failure, Job
+from wsi_espnet.inference.schedule import Outcome
+from wsi_espnet.inference.tasks import Job
 from wsi_espnet.outputs.areas import Areas
-from wsi_espnet.outputs.result import FailedCore, Reports, ResultFolder
-from wsi_espnet.segment import make_job, result_folder, scale_warning
+from wsi_espnet.outputs.result import Reports, ResultFolder
+from wsi_espnet.segment import make_job, result_folder, scale_warning, told_apart
 from wsi_espnet.segment_setup import Index, Setup, decide
 from wsi_espnet.slides.source import PixelSource, open_source
 
@@ -189,7 +190,7 @@ def _open(result: ResultFolder, setup: Setup, *, overwrite: bool) -> list[Index]
     return result.open(setup.windows, overwrite=True, resume=True)
 
 
-def conclude(order: Order, prepared: Prepared, cores: Sequence[Failure | None], _top: Sequence[None]) -> dict[str, Any]:
+def conclude(order: Order, prepared: Prepared, cores: Sequence[Outcome], _top: Sequence[Any]) -> dict[str, Any]:
     """Finish the pyramid, measure, draw, and close the result of a slide, once all its cores are there.
 
     Returns
@@ -202,12 +203,12 @@ def conclude(order: Order, prepared: Prepared, cores: Sequence[Failure | None], 
     SlideError, OutputError
         The slide went away, or the result cannot be written.
     """
-    failures = tuple(FailedCore(f.index, f.core, f.cause) for f in cores if f is not None)
+    failures, counts = told_apart(prepared.todo, cores)
     setup = prepared.setup
     with open_source(order.slide, mpp=order.options.slide_mpp) as source:
         result = result_folder(source, order.out, setup)
         result.complete(failures)
-        reports = result.report(failures)
+        reports = result.report(failures, counts)
         write_bytes_atomic(order.picture, _picture(reports))
         result.close(failures)
     return {

@@ -19,6 +19,11 @@ Counts = NDArray[np.int64]
 The last row is void truth, the last column whatever was said that is no class.
 """
 
+_IDS = 256
+
+_FEW = 8
+"""Classes up to which counting one after the other is quicker than all at once."""
+
 Values = NDArray[np.float64]
 """(K,): a number 0..1 of each class, nan for a class that it is not defined for."""
 
@@ -42,6 +47,23 @@ def confusion(truth: NDArray[np.integer[Any]], labels: NDArray[np.integer[Any]],
     columns = np.minimum(labels.ravel(), classes)
     found = np.bincount(rows * (classes + 1) + columns, minlength=(classes + 1) ** 2)
     return found.reshape(classes + 1, classes + 1)
+
+
+def count_ids(ids: NDArray[np.uint8], inside: NDArray[np.bool_], classes: int) -> NDArray[np.int64]:
+    """Px of each id, (256,), where `inside`; `classes` of them, from 0 on, are expected.
+
+    Examples
+    --------
+    >>> count_ids(np.array([0, 1, 1, 7], np.uint8), np.array([True, True, True, False]), 2)[:3].tolist()
+    [1, 2, 0]
+    """
+    if classes <= _FEW:  # one takes a sixteenth of the time that `bincount` takes for all, which copies px as int64
+        counts = np.zeros(_IDS, dtype=np.int64)
+        for known in range(classes):
+            counts[known] = np.count_nonzero((ids == known) & inside)
+        if counts.sum() == np.count_nonzero(inside):
+            return counts
+    return np.bincount(ids[inside], minlength=_IDS)
 
 
 def merge(counts: Counts, groups: Sequence[int]) -> Counts:

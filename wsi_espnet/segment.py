@@ -16,7 +16,7 @@ from wsi_espnet.grid import Grid
 from wsi_espnet.inference import schedule
 from wsi_espnet.inference.backends import open_predictor
 from wsi_espnet.inference.predictor import Execution
-from wsi_espnet.inference.tasks import Job
+from wsi_espnet.inference.tasks import Failure, Job
 from wsi_espnet.outputs.areas import Areas
 from wsi_espnet.outputs.ome_zarr import ResultStore
 from wsi_espnet.outputs.result import FailedCore, ResultFolder, slide_name
@@ -189,9 +189,10 @@ def segment(
             todo = result.open(setup.windows, overwrite=overwrite, resume=resume)
             _say(source, setup, todo)
             job = make_job(source, setup, result.store, slide_mpp=slide_mpp)
-            failures = _compute(job, setup, result.store, todo, client, progress) if todo else ()
+            outcomes = _compute(job, setup, result.store, todo, client, progress) if todo else []
+            failures, counts = told_apart(todo, outcomes)
             result.complete(failures)
-            reports = result.report(failures)
+            reports = result.report(failures, counts)
             result.close(failures)
     return SegmentResult(
         path=result.store.path,
@@ -255,8 +256,8 @@ def _compute(
     todo: Sequence[Index],
     client: schedule.Client | None,
     progress: Callable[[Progress], None] | None,
-) -> tuple[FailedCore, ...]:
-    """Finish the cores in `todo`; those whose window cannot be read come back."""
+) -> list[schedule.Outcome]:
+    """Finish the cores in `todo`; what came of each."""
     graph = schedule.build_graph(job, setup.windows, todo, batch=setup.execution.batch, level_shapes=store.shard_counts)
     done_px = 0
     total_px = sum(setup.windows[index].work_px for index in todo)
@@ -270,10 +271,17 @@ def _compute(
     if progress is not None:
         progress(Progress(0, len(todo), 0, total_px))
     if client is None:
-        failures = schedule.run_threads(job, graph, threads=setup.memory.threads, on_core=on_core)
-    else:
-        failures = schedule.run_cluster(graph, client, on_core=on_core)
-    return tuple(FailedCore(f.index, f.core, f.cause) for f in failures)
+        return schedule.run_threads(job, graph, threads=setup.memory.threads, on_core=on_core)
+    return schedule.run_cluster(graph, client, on_core=on_core)
+
+
+def told_apart(
+    todo: Sequence[Index], outcomes: Sequence[schedule.Outcome]
+) -> tuple[tuple[FailedCore, ...], dict[Index, tuple[int, ...]]]:
+    """Cores that could not be computed, and px of the tissue in each class of the others, from what came of `todo`."""
+    found = list(zip(todo, outcomes, strict=True))
+    failures = tuple(FailedCore(f.index, f.core, f.cause) for _, f in found if isinstance(f, Failure))
+    return failures, {index: counts for index, counts in found if not isinstance(counts, Failure)}
 
 
 def scale_warning(setup: Setup) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -48,16 +49,24 @@ class MemorySink:
         self.written: list[Region] = []
         self.reduced: list[tuple[int, int, int]] = []
         self.noted: list[Index] = []
+        self.below: dict[Index, NDArray[np.uint8]] = {}
         self.lock = threading.Lock()
 
-    def write(self, core: Region, labels: NDArray[np.uint8], probabilities: NDArray[np.uint8] | None) -> None:
+    def write(
+        self, core: Region, labels: NDArray[np.uint8], probabilities: NDArray[np.uint8] | None
+    ) -> NDArray[np.uint8]:
         with self.lock:
             self.labels[core.slices] = labels
             self.written.append(core)
+        return labels[::2, ::2]
 
-    def reduce(self, level: int, row: int, column: int) -> None:
+    def reduce(
+        self, level: int, row: int, column: int, below: Mapping[Index, NDArray[np.uint8]]
+    ) -> NDArray[np.uint8] | None:
         with self.lock:
             self.reduced.append((level, row, column))
+            self.below |= below
+        return None
 
     def note_failure(self, index: Index, core: Region, cause: str) -> None:
         with self.lock:
@@ -100,9 +109,10 @@ class Run:
         )
         self.graph = self.build(list(self.windows) if todo is None else todo, batch)
         self.progress: list[tuple[Index, int]] = []
-        self.failures: list[Failure] = run_threads(
+        self.outcomes = run_threads(
             self.job, self.graph, threads=threads, on_core=lambda index, done: self.progress.append((index, done))
         )
+        self.failures = [found for found in self.outcomes if isinstance(found, Failure)]
 
     def build(self, todo: list[Index], batch: int) -> Graph:
         rows, columns = self.grid.counts
@@ -197,6 +207,22 @@ def test_a_level_waits_for_what_it_is_made_of(image: NDArray[np.uint8]) -> None:
     ranks = order(run.graph.tasks)
     for key in run.graph.top:
         assert all(ranks[child] < ranks[key] for child in run.graph.tasks[key][-1])
+
+
+def test_a_level_is_told_what_is_below_it_and_a_run_how_many_px_each_class_has(image: NDArray[np.uint8]) -> None:
+    mask = np.zeros((20, 33), bool)
+    mask[2:15, 3:31] = True
+    run = Run(image, mask=mask, broken=(Region(96, 160, 1, 1),))
+    labels = classes_of(image[..., 0])[0]
+    inside = run.tissue.sample(Region(0, 0, *image.shape[:2]))
+    assert set(run.sink.below) == set(run.windows) - {(1, 2)}
+    for (index, window), counts in zip(run.windows.items(), run.outcomes, strict=True):
+        core = window.core.slices
+        if index == (1, 2):
+            assert isinstance(counts, Failure)
+            continue
+        np.testing.assert_array_equal(run.sink.below[index], np.where(inside, labels, 0)[core][::2, ::2])
+        np.testing.assert_array_equal(counts, np.bincount(labels[core][inside[core]], minlength=3))
 
 
 def test_few_windows_wait_for_a_neighbour_whatever_the_height_of_the_slide() -> None:

@@ -76,6 +76,15 @@ def test_blocks_without_tissue_are_not_read_and_none_is_read_twice() -> None:
     assert labels.read.sum() == 2 * 50 * 50
 
 
+def test_blocks_that_were_counted_are_not_read() -> None:
+    labels = Counting(np.ones((200, 200), dtype=np.uint8))
+    tissue = TissueMask(np.ones((1, 1), dtype=bool), (200, 200), "none")
+    areas = measure_areas(labels, tissue, CLASSES, 1.0, block=100, known={(0, 1): (7, 3)})
+    assert [area.px for area in areas.classes[:2]] == [7, 30_003]
+    assert not labels.read[:100, 100:].any()
+    assert labels.read[100:].all()
+
+
 def test_tissue_of_blocks_that_were_never_written_is_unlabelled() -> None:
     labels = Counting(np.ones((200, 200), dtype=np.uint8))
     tissue = TissueMask(np.ones((1, 1), dtype=bool), (200, 200), "none")

@@ -54,6 +54,22 @@ def fill(store: ResultStore, labels: np.ndarray, indices: list[tuple[int, int]])
                 store.reduce(level, r, c)
 
 
+def test_levels_are_made_from_what_is_known_and_the_rest_is_read(tmp_path: Path, labels: np.ndarray) -> None:
+    read, told = make(tmp_path / "read"), make(tmp_path / "told")
+    fill(read, labels, all_indices(read))
+    known = {index: told.write(core(index), labels[core(index).slices], None) for index in all_indices(told)}
+    del known[0, 1]
+    shard = told.path / "labels/classes/0/c/0/0"
+    shard.write_bytes(b"not a shard")  # known, so it is not looked into
+    for level in range(1, len(told.shapes)):
+        rows, columns = told.shard_counts[level]
+        places = [(r, c) for r in range(rows) for c in range(columns)]
+        known = {place: half for place in places if (half := told.reduce(level, *place, known)) is not None}
+        assert set(known) == set(places)
+        np.testing.assert_array_equal(told.open_labels(level)[:], read.open_labels(level)[:])
+        assert told.reduce(level, 0, 0) is None
+
+
 @pytest.fixture
 def labels() -> np.ndarray:
     coarse = np.random.default_rng(1).integers(0, 3, (88, 138), dtype=np.uint8)

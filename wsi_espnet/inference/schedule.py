@@ -1,12 +1,14 @@
 """The work of one slide as a Dask graph: windows, strips, cores, pyramid.
 
-    ("windows", r, c) --> ("window", r, c) --+--> ("own", r, c) -----------------+
-                                             +--> ("strip", r, c, neighbour) --> ("core", r, c) --> ("level", 1, ...)
+    ("windows", r, c) --> ("window", r, c) --+--> ("own", r, c) ------------------+
+                                             +--> ("strip", r, c, neighbour) --> ("block", r, c) --> ("level", 1, ...)
+                                                                                       +--> ("core", r, c)
 
 Where the network runs on a device of its own, ("read", r, c) comes before ("windows", r, c), so that any worker may
 read and only those with a device compute. A window is read and computed once. Each core has one owner that gathers
-what its neighbours say about it, and writes it; nothing is locked and nothing depends on the order. Tasks carry paths
-and regions, never px of the slide (but from readers to a device).
+what its neighbours say about it, and writes it; nothing is locked and nothing depends on the order. What the pyramid
+needs of a core goes from task to task; what a run remembers of it, how many px each class has, is small. Tasks carry
+paths and regions, never px of the slide (but from readers to a device).
 The same graph runs on the threads of this process or on a `distributed` cluster.
 """
 
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 
 CONNECT_S = 10
 """How long a scheduler may take to answer, and its first worker to be there."""
+
+Outcome = tuple[int, ...] | Failure
+"""Of a core."""
 
 OnCore = Callable[[Index, int], None]
 """Called with a finished core's index and how many are finished."""
@@ -106,7 +111,7 @@ def build_graph(
         for other in others:
             graph[key("strip", *other, *index)] = (tasks.strip, key("window", *other), index)
         graph[key("own", *index)] = (tasks.own, key("window", *index))
-        graph[key("core", *index)] = (
+        graph[key("block", *index)] = (
             tasks.finish,
             name,
             windows[index],
@@ -114,13 +119,14 @@ def build_graph(
             key("own", *index),
             [key("strip", *other, *index) for other in others],
         )
+        graph[key("core", *index)] = (tasks.counts, key("block", *index))
     cores = [key("core", *index) for index in todo]
-    top = _add_levels(graph, dict(zip(todo, cores, strict=True)), level_shapes, name, key)
+    top = _add_levels(graph, {index: key("block", *index) for index in todo}, level_shapes, name, key)
     return Graph(graph, cores, top, network)
 
 
-def run_threads(job: Job, graph: Graph, *, threads: int, on_core: OnCore) -> list[Failure]:
-    """Run on threads of this process; failed windows come back, everything else is written.
+def run_threads(job: Job, graph: Graph, *, threads: int, on_core: OnCore) -> list[Outcome]:
+    """Run on threads of this process; for each core px of the tissue in each class, or why it could not be computed.
 
     `on_core` is called in the caller's thread. What it raises ends the run, once the windows in work are finished.
     """
@@ -140,7 +146,7 @@ def run_threads(job: Job, graph: Graph, *, threads: int, on_core: OnCore) -> lis
             results = dask.threaded.get(graph.tasks, [*graph.cores, *graph.top], pool=pool)
     finally:
         tasks.release(job)
-    return _failures(results[: len(graph.cores)])
+    return list(results[: len(graph.cores)])
 
 
 @contextlib.contextmanager
@@ -176,8 +182,8 @@ def connect(address: str | None) -> Iterator[Client | None]:
         yield client
 
 
-def run_cluster(graph: Graph, client: Client, *, on_core: OnCore) -> list[Failure]:
-    """Run on a `distributed` cluster; lost workers' tasks are computed again elsewhere.
+def run_cluster(graph: Graph, client: Client, *, on_core: OnCore) -> list[Outcome]:
+    """As `run_threads`, on a `distributed` cluster; lost workers' tasks are computed again elsewhere.
 
     Workers must see slide, model and output under the same paths as this process.
     """
@@ -190,7 +196,7 @@ def run_cluster(graph: Graph, client: Client, *, on_core: OnCore) -> list[Failur
         if future.status == "finished":
             on_core(indices[future.key], done)
     client.gather(futures[len(graph.cores) :])
-    return _failures(client.gather(cores))
+    return list(client.gather(cores))
 
 
 def submit(
@@ -245,10 +251,6 @@ def _is(key: Any, kind: str) -> bool:
     return isinstance(key, tuple) and key[0] == kind
 
 
-def _failures(results: Sequence[Failure | None]) -> list[Failure]:
-    return [result for result in results if result is not None]
-
-
 def _groups(windows: Mapping[Index, Window], batch: int) -> list[list[Index]]:
     """Windows that go through the network together: of one size, the same ones whatever is still to be done."""
     groups: dict[tuple[int, int], list[list[Index]]] = {}
@@ -274,18 +276,27 @@ def _neighbours(index: Index, windows: Mapping[Index, Window]) -> dict[Index, Wi
 
 def _add_levels(
     graph: dict[Any, Any],
-    cores: dict[Index, Any],
+    blocks: dict[Index, Any],
     level_shapes: Sequence[tuple[int, int]],
     name: str,
     key: Callable[..., tuple[Any, ...]],
 ) -> list[Any]:
     """Each shard of a level waits for the up to four below it; the keys of the last level come back."""
-    children = cores
+    children = blocks
     for level in range(1, len(level_shapes)):
-        parents: dict[Index, list[Any]] = {}
+        parents: dict[Index, dict[Index, Any]] = {}
         for (row, column), child in children.items():
-            parents.setdefault((row // 2, column // 2), []).append(child)
+            parents.setdefault((row // 2, column // 2), {})[row, column] = child
         for (row, column), below in parents.items():
-            graph[key("level", level, row, column)] = (tasks.reduce, name, level, row, column, below)
+            places = tuple(below)
+            graph[key("level", level, row, column)] = (
+                tasks.reduce,
+                name,
+                level,
+                row,
+                column,
+                places,
+                list(below.values()),
+            )
         children = {index: key("level", level, *index) for index in parents}
     return list(children.values()) if len(level_shapes) > 1 else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,7 +16,8 @@ from wsi_espnet.errors import SlideReadError
 from wsi_espnet.geometry import ReadPlan, Region
 from wsi_espnet.grid import Span, Window
 from wsi_espnet.inference.predictor import Predictor
-from wsi_espnet.inference.stitch import Own, Piece, Strip, blend, split
+from wsi_espnet.inference.stitch import Own, Packed, Piece, Strip, blend, split
+from wsi_espnet.scores import count_ids
 from wsi_espnet.slides.source import PixelSource
 from wsi_espnet.slides.tissue_mask import TissueMask
 
@@ -36,12 +37,19 @@ KEPT = 2
 class Sink(Protocol):
     """Where finished cores go; picklable, and safe to call from several threads for different cores."""
 
-    def write(self, core: Region, labels: NDArray[np.uint8], probabilities: NDArray[np.uint8] | None) -> None:
-        """Write a core's labels (h, w) and, if it keeps them, probabilities (C, h, w)."""
+    def write(
+        self, core: Region, labels: NDArray[np.uint8], probabilities: NDArray[np.uint8] | None
+    ) -> NDArray[np.uint8]:
+        """Write a core's labels (h, w) and, if it keeps them, probabilities (C, h, w); its labels at half the scale."""
         ...
 
-    def reduce(self, level: int, row: int, column: int) -> None:
-        """Make one shard of a coarser level."""
+    def reduce(
+        self, level: int, row: int, column: int, below: Mapping[Index, NDArray[np.uint8]]
+    ) -> NDArray[np.uint8] | None:
+        """Make one shard of a coarser level; its labels at half the scale, None if it was there already.
+
+        `below` holds labels of shards of the finer level, at half their scale, by index; others are read.
+        """
         ...
 
     def note_failure(self, index: Index, core: Region, cause: str) -> None:
@@ -56,6 +64,22 @@ class Failure:
     index: Index
     core: Region
     cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A core that is written.
+
+    Parameters
+    ----------
+    counts
+        Px of the tissue in each class.
+    half
+        Labels at half the scale, for the pyramid.
+    """
+
+    counts: tuple[int, ...]
+    half: Packed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -264,7 +288,7 @@ def finish(
     others: tuple[Window, ...],
     own: Own | Failure,
     pieces: list[Piece | Failure | None],
-) -> Failure | None:
+) -> Written | Failure:
     """Blend, put glass outside the tissue, write; failures are noted first, so that a resume knows what lacks them."""
     for failure in (own, *pieces):
         if isinstance(failure, Failure):
@@ -280,15 +304,31 @@ def finish(
         slice(window.box.x - window.core.x, window.box.x - window.core.x + window.box.w),
     )
     full = np.full(window.core.shape, job.glass, np.uint8)
-    full[rows, columns] = np.where(job.tissue.sample(window.box), labels, np.uint8(job.glass))
+    inside = job.tissue.sample(window.box)
+    full[rows, columns] = np.where(inside, labels, np.uint8(job.glass))
     kept = None
     if probabilities is not None:
         kept = np.zeros((job.classes, *window.core.shape), np.uint8)
         kept[:, rows, columns] = probabilities
-    job.sink.write(window.core, full, kept)
-    return None
+    half = job.sink.write(window.core, full, kept)
+    return Written(tuple(count_ids(labels, inside, job.classes)[: job.classes].tolist()), Packed.of(half))
 
 
-def reduce(job: Job, level: int, row: int, column: int, _children: list[Any]) -> None:
-    """Make one shard of the pyramid, once everything below it is there."""
-    job.sink.reduce(level, row, column)
+def counts(written: Written | Failure) -> tuple[int, ...] | Failure:
+    """What a run remembers of a core: px of the tissue in each class."""
+    return written if isinstance(written, Failure) else written.counts
+
+
+def reduce(
+    job: Job,
+    level: int,
+    row: int,
+    column: int,
+    places: Sequence[Index],
+    below: Sequence[Written | Failure | Packed | None],
+) -> Packed | None:
+    """Make one shard of the pyramid, once everything below it is there; its own half, for the next."""
+    halves = [part.half if isinstance(part, Written) else part for part in below]
+    known = {place: half.array() for place, half in zip(places, halves, strict=True) if isinstance(half, Packed)}
+    half = job.sink.reduce(level, row, column, known)
+    return None if half is None else Packed.of(half)

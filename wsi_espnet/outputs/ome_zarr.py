@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -125,8 +125,10 @@ class ResultStore:
             for name in self._names:
                 self._shard(name, level, index[0] >> level, index[1] >> level).unlink(missing_ok=True)
 
-    def write(self, core: Region, labels: NDArray[np.uint8], probabilities: NDArray[np.uint8] | None) -> None:
-        """Write a core: labels (h, w), probabilities (C, h, w) if the store keeps them.
+    def write(
+        self, core: Region, labels: NDArray[np.uint8], probabilities: NDArray[np.uint8] | None
+    ) -> NDArray[np.uint8]:
+        """Write a core: labels (h, w), probabilities (C, h, w) if the store keeps them; the labels at half the scale.
 
         Labels come first and probabilities last: `has` looks at what is written last.
         """
@@ -135,15 +137,33 @@ class ResultStore:
             if self.probabilities:
                 assert probabilities is not None
                 self._array(PROBABILITIES, 0)[(slice(None), *core.slices)] = probabilities
+        return majority(labels)
 
-    def reduce(self, level: int, row: int, column: int) -> None:
-        """Make one shard of level `level` (> 0) from up to four shards of the finer one."""
+    def reduce(
+        self, level: int, row: int, column: int, below: Mapping[tuple[int, int], NDArray[np.uint8]] | None = None
+    ) -> NDArray[np.uint8] | None:
+        """Make one shard of level `level` (> 0) from up to four shards of the finer one.
+
+        Parameters
+        ----------
+        level, row, column
+            Which.
+        below
+            Labels of shards of the finer level, at half their scale, by (row, column); what it lacks is read.
+
+        Returns
+        -------
+        numpy.ndarray
+            Its labels at half the scale; None if it was there already, or there is nothing below it.
+        """
         shard = self._region(level, row, column)
         children = [
             c for c in self._children(level, row, column) if self._shard(self._names[0], level - 1, *c).is_file()
         ]
         if not children:
-            return
+            return None
+        known = below or {}
+        half = None
         with output_errors(self.path):
             for name in self._names:
                 if self._shard(name, level, row, column).is_file():
@@ -153,10 +173,16 @@ class ResultStore:
                 px = np.full((*array.shape[:-2], *shard.shape), array.fill_value, np.uint8)
                 for child in children:
                     finer = self._region(level - 1, *child)
-                    part = smaller(np.asarray(self._array(name, level - 1)[(..., *finer.slices)]))
+                    if name != PROBABILITIES and child in known:
+                        part = known[child]
+                    else:
+                        part = smaller(np.asarray(self._array(name, level - 1)[(..., *finer.slices)]))
                     y, x = finer.y // 2 - shard.y, finer.x // 2 - shard.x
                     px[..., y : y + part.shape[-2], x : x + part.shape[-1]] = part
                 array[(..., *shard.slices)] = px
+                if name != PROBABILITIES:
+                    half = majority(px)
+        return half
 
     def complete_levels(self, pending: Collection[tuple[int, int]] = ()) -> None:
         """Make every shard of the pyramid that is missing: what a killed run, or a failed core, left out.

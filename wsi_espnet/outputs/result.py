@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -151,8 +151,11 @@ class ResultFolder:
             self.store.write_failed(failure.index, failure.core, self.tissue.sample(failure.core))
         self.store.complete_levels()
 
-    def report(self, failures: Sequence[FailedCore]) -> Reports:
-        """Measure areas, draw the overview, write both."""
+    def report(self, failures: Sequence[FailedCore], counts: Mapping[Index, Sequence[int]]) -> Reports:
+        """Measure areas, draw the overview, write both.
+
+        `counts` are px of the tissue in each class, of cores that this run has computed; others are read.
+        """
         areas = measure_areas(
             self.store.open_labels(0),
             self.tissue,
@@ -160,6 +163,7 @@ class ResultFolder:
             self.plan.um2_per_px,
             block=self.store.core_px,
             has_block=self.store.has_block,
+            known=counts,
         )
         facts = {
             "slide": self.source.path.name,
