@@ -37,7 +37,7 @@ CONNECT_S = 10
 """How long a scheduler may take to answer, and its first worker to be there."""
 
 Outcome = tuple[int, ...] | Failure
-"""Of a core."""
+"""What came of a core: px of the tissue in each class, or why it could not be computed."""
 
 OnCore = Callable[[Index, int], None]
 """Called with a finished core's index and how many are finished."""
