@@ -44,7 +44,8 @@ def whole(module: EspNet, px: Tensor) -> Tensor:
 
 
 def banded(module: EspNet, px: Tensor, workspace: Workspace | None = None) -> Tensor:
-    found = list(run_in_bands(module, px, MEAN, SCALE, workspace or Workspace()))
+    dtype = module.classifier.weight.dtype
+    found = list(run_in_bands(module, px, MEAN, SCALE, workspace or Workspace(dtype)))
     assert [row for row, _ in found] == list(np.cumsum([0, *(x.shape[2] for _, x in found)])[:-1])
     return torch.cat([x for _, x in found], dim=2)
 
@@ -85,38 +86,38 @@ def test_the_largest_logit_wins_and_of_equal_ones_the_first(classes: int, few: b
 
 
 def test_a_workspace_forgets_the_window_before() -> None:
-    module, used = network(), Workspace()
+    module, used = network(), Workspace(torch.float32)
     for number, (height, width) in enumerate([(256, 128), (64, 320), (96, 40), (512, 256), (256, 128)]):
         px = window(height, width, number)
         assert torch.equal(banded(module, px, used), banded(module, px))
 
 
 def test_what_is_kept_is_sixty_bytes_a_px() -> None:
-    """Detail 19, two maps of the pyramids 32, their reduced maps 7, the image 1: the rest are margins and classes."""
-    used = Workspace()
+    """Detail 19, two maps of the pyramids 32, their reduced maps 7, the image 1, classes 2: the rest are margins."""
+    used = Workspace(torch.float32)
     banded(network(), window(2048, 1024), used)
     kept = sum(block.numel() * block.element_size() for block in used._blocks.values())
-    assert kept / (2048 * 1024) < 63
+    assert kept / (2048 * 1024) < 65
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_bands_in_a_lower_precision_are_as_near_to_fp32_as_the_whole_in_it(dtype: torch.dtype) -> None:
+def test_bands_in_bf16_are_nearer_to_fp32_than_the_whole_in_it() -> None:
     module, px = network(q=3), window(256, 256)
     wanted = whole(module, px)
-    with torch.autocast("cpu", dtype):
+    with torch.autocast("cpu", torch.bfloat16):
         mixed = whole(module, px)
-    got = banded(in_precision(module, dtype), px)
-    assert got.dtype == dtype
-    assert (got - wanted).abs().mean() < 1.5 * (mixed - wanted).abs().mean()
+    got = banded(in_precision(module, torch.bfloat16), px)
+    assert got.dtype == torch.float32
+    assert (got - wanted).abs().mean() < (mixed - wanted).abs().mean()
     assert (got.argmax(1) == wanted.argmax(1)).float().mean() > 0.97
 
 
-def test_a_copy_in_another_precision_leaves_the_network_and_its_statistics() -> None:
+def test_a_copy_in_another_precision_convolves_in_it_and_leaves_the_network() -> None:
     module = network()
     copy = in_precision(module, torch.bfloat16)
     assert {x.dtype for x in module.state_dict().values() if x.is_floating_point()} == {torch.float32}
-    kinds = {(isinstance(layer, nn.BatchNorm2d), x.dtype) for layer in copy.modules() for x in layer.parameters(False)}
-    assert kinds == {(True, torch.float32), (False, torch.bfloat16)}
+    convolutions = nn.Conv2d, nn.ConvTranspose2d
+    kinds = {(isinstance(layer, convolutions), x.dtype) for layer in copy.modules() for x in layer.parameters(False)}
+    assert kinds == {(True, torch.bfloat16), (False, torch.float32)}
 
 
 def test_calls_at_once_have_a_workspace_each_and_threads_that_take_turns_share_one() -> None:

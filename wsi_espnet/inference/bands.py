@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import cast
 
+import numpy as np
 import torch
-import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wsi_espnet.inference.layers import Activation, Average, Convolution, Normalisation, as_map, double
-from wsi_espnet.models.espnet import DILATIONS, DilatedPyramid, EspNet, NormAct, StridedPyramid
+from wsi_espnet.inference import kernels
+from wsi_espnet.inference.layers import Activation, Convolution, Doubling, as_array, empty, thin_channels
+from wsi_espnet.models.espnet import DILATIONS, ConvNormAct, DilatedPyramid, EspNet, NormAct, Pyramid, StridedPyramid
 
 BAND_BYTES = 4 << 20
 """Of the widest map in one band. Of half of it threads wait more often for each other, as Python is in every step."""
@@ -29,16 +31,17 @@ class Workspace:
     Fresh memory costs about as much as what is computed into it: the system clears every page that it lends.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
         self._blocks: dict[str, Tensor] = {}
 
-    def block(self, name: str, count: int, dtype: torch.dtype) -> Tensor:
+    def block(self, name: str, count: int) -> Tensor:
         """`count` values with anything in them; what an earlier caller got under that name is overwritten."""
         found = self._blocks.get(name)
-        if found is None or found.numel() < count or found.dtype != dtype:
+        if found is None or found.numel() < count:
             found = None
             self._blocks.pop(name, None)  # before there is another
-            found = self._blocks[name] = torch.empty(count, dtype=dtype)
+            found = self._blocks[name] = torch.empty(count, dtype=self.dtype)
         return found[:count]
 
 
@@ -49,46 +52,25 @@ class Map:
     ----------
     workspace, name
         Where it lies.
-    rows
-        Height.
+    channels, rows, width
+        Its size.
     margin
         Columns of zeros to its left and right.
     """
 
-    def __init__(self, workspace: Workspace, name: str, rows: int, *, margin: int = 0) -> None:
-        self.rows = rows
-        self._margin = margin
-        self._workspace = workspace
-        self._name = name
-        self._values: Tensor | None = None
-
-    @property
-    def width(self) -> int:
-        """W, once there is a band."""
-        assert self._values is not None
-        return self._values.shape[3] - 2 * self._margin
-
-    def put(self, start: int, band: Tensor) -> None:
-        """Write a band from row `start` on; the first one decides channels, width and dtype."""
-        self.place(start, band)[:] = band
-
-    def place(self, start: int, band: Tensor) -> Tensor:
-        """Where a band from row `start` on lies, to be written by the caller; only its shape and dtype count."""
-        if self._values is None:
-            channels, width = band.shape[1], band.shape[3] + 2 * self._margin
-            rows = self.rows + 2 * _REACH
-            flat = self._workspace.block(self._name, rows * width * channels, band.dtype)
-            self._values = flat.view(1, rows, width, channels).permute(0, 3, 1, 2)
-            self._values[:, :, :_REACH] = 0
-            self._values[:, :, -_REACH:] = 0
-            self._values[..., : self._margin] = 0
-            self._values[..., width - self._margin :] = 0
-        columns = slice(self._margin, self._values.shape[3] - self._margin)
-        return self._values[:, :, _REACH + start : _REACH + start + band.shape[2], columns]
+    def __init__(
+        self, workspace: Workspace, name: str, channels: int, rows: int, width: int, *, margin: int = 0
+    ) -> None:
+        self.channels, self.rows, self.width, self.margin = channels, rows, width, margin
+        shape = rows + 2 * _REACH, width + 2 * margin, channels
+        self._values = workspace.block(name, int(np.prod(shape))).view(1, *shape).permute(0, 3, 1, 2)
+        self._values[:, :, :_REACH] = 0
+        self._values[:, :, _REACH + rows :] = 0
+        self._values[..., :margin] = 0
+        self._values[..., margin + width :] = 0
 
     def take(self, start: int, stop: int) -> Tensor:
-        """View of rows with their margins; -_REACH <= start < stop <= rows + _REACH."""
-        assert self._values is not None
+        """View of rows with their margins, dense; -_REACH <= start < stop <= rows + _REACH."""
         return self._values[:, :, _REACH + start : _REACH + stop]
 
 
@@ -106,130 +88,201 @@ def run_in_bands(
     mean, scale
         (3,): what the network sees is (px - mean) * scale.
     workspace
-        Where maps lie until the last band.
+        Where maps lie until the last band; of the network's dtype.
 
     Yields
     ------
     row, logits
-        The first row, and (1, C, rows, W) from there on; all rows in the end.
+        The first row, and (1, C, rows, W) float32 from there on; all rows in the end.
     """
     height, width = window.shape[:2]
     encoder = network.encoder
-    dtype = encoder.level1.conv.weight.dtype
+    classes = network.classifier.out_channels
+    norm, fusion = cast("tuple[NormAct, nn.Module]", tuple(network.combine_l2_l3))
+    side, doubled = Activation.of(norm.bn, norm.act).split(classes)
+    joined = Map(workspace, "joined", 2 * classes, height // 4, width // 4)
+
     detail, image, reduced = _stem(network, window, mean, scale, workspace)
     first, last = _pyramids(encoder.level2_0, encoder.level2, reduced, workspace)
-
-    reduced, side = _thin(workspace, 0, height // 8), Map(workspace, "side", height // 4)
-    activate, reduce = (
-        Activation(encoder.b2.bn, encoder.b2.act, width // 4),
-        Convolution(encoder.level3_0.c1.conv, to_thin=True),
-    )
-    for start, stop in _bands(height // 8, 2 * 131 * (width // 4), dtype):
-        above = min(1, start)
-        rows = 2 * start - above, 2 * stop
-        quarter = activate(torch.cat([last.take(*rows), first.take(*rows), image.take(*rows)], dim=1))
-        side.put(2 * start, network.level3_C(quarter[:, :, above:]))
-        reduced.put(start, reduce(_with_zeros(quarter, 1 - above)))
+    join = _Join(encoder.b2, last, first, image)
+    reduced = _thin(workspace, 0, encoder.level3_0, height // 8, width // 8)
+    reduce = Convolution(encoder.level3_0.c1.conv.weight, stride=2, to_thin=True)
+    classify = Convolution(network.level3_C.conv.weight)
+    for start, stop in _bands(height // 8, 2 * join.channels * (width // 4), workspace.dtype):
+        quarter = join(2 * start - 1, 2 * stop)
+        if start == 0:
+            quarter[:, :, 0] = 0
+        side(classify(quarter[:, :, 1:]), joined.take(2 * start, 2 * stop))
+        _put(reduced, start, reduce(quarter))
 
     first, last = _pyramids(encoder.level3_0, encoder.level3, reduced, workspace)
-    coarse = Map(workspace, "coarse", height // 8)
-    activate = Activation(encoder.b3.bn, encoder.b3.act, width // 8)
-    for start, stop in _bands(height // 8, 256 * (width // 8), dtype):
-        eighth = activate(torch.cat([first.take(start, stop), last.take(start, stop)], dim=1))
-        coarse.put(start, encoder.classifier(eighth))
+    join = _Join(encoder.b3, first, last)
+    classify, rescale = Convolution(encoder.classifier.conv.weight), Activation.of(network.br)
+    double = Doubling(cast("nn.ConvTranspose2d", network.up_l3[0]))
+    for start, stop in _bands(height // 8, join.channels * (width // 8), workspace.dtype):
+        coarse = rescale(classify(join(start, stop)), empty(classes, stop - start, width // 8, workspace.dtype))
+        doubled.unfold(double(coarse), 0, joined.take(2 * start, 2 * stop), at=classes)
 
-    up = double(network.br(coarse.take(0, coarse.rows)), cast("nn.ConvTranspose2d", network.up_l3[0]))
-    up = network.combine_l2_l3(torch.cat([side.take(0, side.rows), up], dim=1))  # (1, C, H/4, W/4)
-    yield from _decode(network, detail, up)
+    yield from _decode(network, detail, _combine(fusion, joined, workspace), workspace)
 
 
 def _stem(network: EspNet, window: Tensor, mean: Tensor, scale: Tensor, workspace: Workspace) -> tuple[Map, Map, Map]:
     """Detail at stride 2, the image at stride 4, and the first pyramid's reduced map there."""
     height, width = window.shape[:2]
     encoder = network.encoder
-    detail = Map(workspace, "detail", height // 2)
-    image = Map(workspace, "image", height // 4)
-    reduced = _thin(workspace, 0, height // 4)
-    dtype = encoder.level1.conv.weight.dtype
-    normalise, average = Normalisation(scale, -mean * scale, width), Average(dtype)
-    convolve, reduce = Convolution(encoder.level1.conv), Convolution(encoder.level2_0.c1.conv, to_thin=True)
-    activate, activate_both = (Activation(layer.bn, layer.act, width // 2) for layer in (encoder.level1, encoder.b1))
+    half = Map(workspace, "half", 19, height // 2, width // 2)
+    detail = half if encoder.skip == 19 else Map(workspace, "detail", 16, height // 2, width // 2)
+    image = Map(workspace, "image", 3, height // 4, width // 4)
+    reduced = _thin(workspace, 0, encoder.level2_0, height // 4, width // 4)
+    scales, shifts = (vector.float().numpy() for vector in (scale.repeat(width), (-mean * scale).repeat(width)))
+    weight = encoder.level1.conv.weight
+    # The image at half the size comes out of the same convolution, behind 16 channels.
+    mean_of_nine = torch.eye(3, dtype=weight.dtype)[:, :, None, None].expand(3, 3, 3, 3) / 9
+    convolve = Convolution(torch.cat([weight, mean_of_nine]), stride=2)
+    activate, activate_both = (Activation.of(layer.bn, layer.act) for layer in (encoder.level1, encoder.b1))
+    reduce = Convolution(encoder.level2_0.c1.conv.weight, stride=2, to_thin=True)
     for start, stop in _bands(height // 4, 2 * 19 * (width // 2), torch.float32):
-        above = min(1, start)
-        top = 4 * start - 3 * above  # the row above a band of half the size needs three of the image
-        px = as_map(normalise(window[top : 4 * stop].reshape(-1, width * 3).float()), 3).to(dtype)
-        px = _with_zeros(px, 1 - above)
-        raw = activate(convolve(px))
-        image_half = average(px)
-        half = activate_both(torch.cat([raw, image_half], dim=1))
-        detail.put(2 * start, (raw if encoder.skip == 16 else half)[:, :, above:])
-        image.put(start, average(_with_zeros(image_half, 1 - above)))
-        reduced.put(start, reduce(_with_zeros(half, 1 - above)))
+        top = 4 * start - 3  # the row above a band of half the size needs three of the image
+        px = empty(3, 4 * stop - top, width, workspace.dtype)
+        px[:, :, : max(0, -top)] = 0
+        seen = as_array(px)[max(0, -top) :]
+        rows = window[max(0, top) : 4 * stop].numpy()
+        kernels.normalise(rows.reshape(len(rows), -1), scales, shifts, seen.reshape(len(rows), -1))
+        both = convolve(px)  # with the row above
+        kernels.average(as_array(both), 16, as_array(image.take(start, stop)))
+        both = activate(both[:, :, 1:], both[:, :, 1:])
+        activate_both(both, half.take(2 * start, 2 * stop))
+        if detail is not half:
+            Activation.none(16)(both, detail.take(2 * start, 2 * stop))
+        _put(reduced, start, reduce(half.take(2 * start - 1, 2 * stop)))
     return detail, image, reduced
 
 
 def _pyramids(head: StridedPyramid, behind: nn.ModuleList, reduced: Map, workspace: Workspace) -> tuple[Map, Map]:
     """What the strided pyramid gives, from its reduced map, and what the last of those behind it gives."""
-    rows, width = reduced.rows, reduced.width
-    pyramids: list[StridedPyramid | DilatedPyramid] = [head, *cast("list[DilatedPyramid]", list(behind))]
-    norms = [pyramid if isinstance(pyramid, StridedPyramid) else pyramid.bn for pyramid in pyramids]
-    activations = [Activation(norm.bn, norm.act, width) for norm in norms]
-    reduces = [Convolution(pyramid.c1.conv, to_thin=True) for pyramid in pyramids[1:]]
-    first, last = Map(workspace, "first", rows), Map(workspace, "last", rows)
-    for place, (pyramid, activate) in enumerate(zip(pyramids, activations, strict=True)):
-        branches = [(conv.dilation[0], Convolution(conv, margin=_REACH)) for conv in pyramid.branches]
-        widths = [conv.out_channels for conv in pyramid.branches]
-        thin = _thin(workspace, 1 - place % 2, rows)
-        for start, stop in _bands(rows, width * pyramid.outputs, head.c1.conv.weight.dtype):
-            fused = _fuse([conv.filled(reduced.take(start - reach, stop + reach)) for reach, conv in branches], widths)
-            band = activate(fused, added=last.take(start, stop) if place else None)
-            if place == 0:
-                first.put(start, band)
-            if place == len(behind):
-                last.put(start, band)
-            else:  # what the next pyramid adds, as its normalisation wants it: bands are replaced in place
-                activations[place + 1].normalise(band, out=last.place(start, band))
-                thin.put(start, reduces[place](band))
-        reduced = thin
+    pyramids: list[Pyramid] = [head, *cast("list[DilatedPyramid]", list(behind))]
+    activations = [_activation(pyramid) for pyramid in pyramids]
+    first, last = (Map(workspace, name, head.outputs, reduced.rows, reduced.width) for name in ("first", "last"))
+    _fill(last, activations[0].shift)
+    for place, pyramid in enumerate(pyramids):
+        following = None if place == len(behind) else pyramids[place + 1]
+        passed = Activation.none(head.outputs) if following is None else activations[place + 1]
+        bands = _pyramid(pyramid, reduced, last, activations[place], passed, None if place else first)
+        if following is None:
+            for _ in bands:
+                pass
+        else:
+            reduced = _thin(workspace, (place + 1) % 2, following, reduced.rows, reduced.width)
+            reduce = Convolution(following.c1.conv.weight, to_thin=True)
+            for start, band in bands:
+                _put(reduced, start, reduce(band))
     return first, last
 
 
-def _thin(workspace: Workspace, number: int, rows: int) -> Map:
-    """A map for dilated convolutions, as `layers.Convolution` wants it."""
-    return Map(workspace, f"thin {number}", rows, margin=_REACH)
+def _pyramid(
+    pyramid: Pyramid, reduced: Map, passed: Map, own: Activation, following: Activation, out: Map | None
+) -> Iterator[tuple[int, Tensor]]:
+    """First rows and bands of what a pyramid gives, from its reduced map; they stay in `out`, where there is one.
 
-
-def _fuse(branches: list[Tensor], widths: list[int]) -> Tensor:
-    """Rows of `Pyramid.fused`, from its branches: the first as it is, then sums of the second, third, ... so far.
-
-    Branches may be views, and may come with the channels of zeros that fill them up (`Convolution.filled`); `widths` of
-    their channels are their own. Dense maps are joined in half the time that views take, and sums are dense.
+    `passed` comes as `kernels.fusing` says, and goes so.
     """
-    dense = [branch.contiguous(memory_format=torch.channels_last) for branch in branches[:2]]
-    for branch in branches[2:]:
-        dense.append(dense[-1] + branch)
-    return torch.cat([branch[:, :width] for branch, width in zip(dense, widths, strict=True)], dim=1)
+    branches = [
+        (conv.dilation[0], Convolution(conv.weight, dilation=conv.dilation[0], margin=_REACH))
+        for conv in pyramid.branches
+    ]
+    columns = tuple(conv.column for _, conv in branches)
+    fuse = kernels.fusing(branches[0][1].outputs, branches[1][1].outputs)
+    dtype = pyramid.c1.conv.weight.dtype
+    for start, stop in _bands(reduced.rows, reduced.width * pyramid.outputs, dtype):
+        band = out.take(start, stop) if out else empty(pyramid.outputs, stop - start, reduced.width, dtype)
+        maps = tuple(as_array(conv(reduced.take(start - reach, stop + reach))) for reach, conv in branches)
+        vectors = own.scale, own.slope, following.scale, following.shift
+        fuse(maps, columns, as_array(passed.take(start, stop)), *vectors, as_array(band))
+        yield start, band
 
 
-def _decode(network: EspNet, detail: Map, up: Tensor) -> Iterator[tuple[int, Tensor]]:
+class _Join:
+    """Maps joined, normalised and leaked, some rows at a time."""
+
+    def __init__(self, norm: NormAct, *maps: Map) -> None:
+        self.channels = sum(each.channels for each in maps)
+        self._maps = maps
+        self._parts = Activation.of(norm.bn, norm.act).split(*np.cumsum([each.channels for each in maps])[:-1])
+
+    def __call__(self, start: int, stop: int) -> Tensor:
+        """(1, C, stop - start, W), dense."""
+        rows = [each.take(start, stop) for each in self._maps]
+        out = empty(self.channels, stop - start, self._maps[0].width, rows[0].dtype)
+        at = 0
+        for part, each in zip(self._parts, rows, strict=True):
+            part(each, out, at)
+            at += each.shape[1]
+        return out
+
+
+def _combine(fusion: nn.Module, joined: Map, workspace: Workspace) -> Map:
+    """2C channels to C at stride 4."""
+    classes, rows, width = joined.channels // 2, joined.rows, joined.width
+    out = Map(workspace, "combined", classes, rows, width)
+    if isinstance(fusion, ConvNormAct):
+        convolve, activate = Convolution(fusion.conv.weight), Activation.of(fusion.bn, fusion.act)
+        for start, stop in _bands(rows, width * joined.channels, workspace.dtype):
+            activate(convolve(joined.take(start - 1, stop + 1)), out.take(start, stop))
+        return out
+    pyramid = cast("DilatedPyramid", fusion)
+    reduced, reduce = _thin(workspace, 0, pyramid, rows, width), Convolution(pyramid.c1.conv.weight, to_thin=True)
+    for start, stop in _bands(rows, width * joined.channels, workspace.dtype):
+        _put(reduced, start, reduce(joined.take(start, stop)))
+    activate, passed = _activation(pyramid), Map(workspace, "passed", classes, rows, width)
+    _fill(passed, activate.shift)
+    for _ in _pyramid(pyramid, reduced, passed, activate, Activation.none(classes), out):
+        pass
+    return out
+
+
+def _decode(network: EspNet, detail: Map, up: Map, workspace: Workspace) -> Iterator[tuple[int, Tensor]]:
     """Logits, band by band, from the detail at stride 2 and the map at stride 4."""
-    height, width = up.shape[2:]
-    conv = network.conv
-    upscale, norm = cast("tuple[nn.ConvTranspose2d, NormAct]", tuple(network.up_l2))
-    convolve = Convolution(conv.conv)
-    activate, activate_up = (Activation(layer.bn, layer.act, 2 * width) for layer in (conv, norm))
-    for start, stop in _bands(height, 2 * (conv.conv.in_channels + 16) * 2 * width, up.dtype):
-        above, below = min(1, start), min(1, height - stop)
-        wide = activate_up(double(up[:, :, start - above : stop + below], upscale))
-        wide = wide[:, :, above : wide.shape[2] - below]  # one row of the two that a row of the map gives
-        wide = torch.cat([wide, detail.take(2 * start - above, 2 * stop + below)], dim=1)
-        wide = activate(convolve(_with_zeros(wide, 1 - above, 1 - below)))
-        yield 4 * start, double(wide, network.classifier)
+    classes, skip, width = up.channels, detail.channels, detail.width
+    double, norm = Doubling(cast("nn.ConvTranspose2d", network.up_l2[0])), cast("NormAct", network.up_l2[1])
+    activate, keep = Activation.of(norm.bn, norm.act), Activation.none(skip)
+    convolve, last = Convolution(network.conv.conv.weight), Activation.of(network.conv.bn, network.conv.act)
+    weight = network.classifier.weight.permute(2, 3, 1, 0).float().contiguous().numpy()
+    for start, stop in _bands(up.rows, 2 * (skip + classes) * width, workspace.dtype):
+        rows = 2 * start - 1, 2 * stop + 1
+        wide = empty(classes + skip, rows[1] - rows[0], width, workspace.dtype)
+        activate.unfold(double(up.take(start - 1, stop + 1)), 1, wide)
+        keep(detail.take(*rows), wide, at=classes)
+        if start == 0:
+            wide[:, :, 0] = 0
+        if stop == up.rows:
+            wide[:, :, -1] = 0
+        logits = torch.empty((1, classes, 4 * (stop - start), 2 * width))
+        kernels.classify(as_array(convolve(wide)), last.scale, last.shift, last.slope, weight, logits[0].numpy())
+        yield 4 * start, logits
 
 
-def _with_zeros(x: Tensor, above: int, below: int = 0) -> Tensor:
-    """Rows of zeros beyond a map's top and bottom; `x` itself, not copied, where there are none to add."""
-    return F.pad(x, (0, 0, above, below)) if above or below else x
+def _activation(pyramid: Pyramid) -> Activation:
+    if isinstance(pyramid, StridedPyramid):
+        return Activation.of(pyramid.bn, pyramid.act)
+    norm = cast("DilatedPyramid", pyramid).bn
+    return Activation.of(norm.bn, norm.act)
+
+
+def _thin(workspace: Workspace, number: int, pyramid: Pyramid, rows: int, width: int) -> Map:
+    """A pyramid's reduced map, as `layers.Convolution` wants it."""
+    channels = thin_channels(pyramid.c1.conv.out_channels, workspace.dtype)
+    return Map(workspace, f"thin {number}", channels, rows, width, margin=_REACH)
+
+
+def _put(target: Map, start: int, band: Tensor) -> None:
+    """A band becomes the rows of a map from `start` on."""
+    rows = target.take(start, start + band.shape[2])
+    kernels.copy(as_array(band), as_array(rows), target.margin, target.channels)
+
+
+def _fill(target: Map, vector: NDArray[np.float32]) -> None:
+    """All px of a map become this one."""
+    target.take(0, target.rows)[:] = torch.from_numpy(vector)[:, None, None]
 
 
 def _bands(rows: int, values: int, dtype: torch.dtype) -> Iterator[tuple[int, int]]:

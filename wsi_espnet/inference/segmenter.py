@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsi_espnet.inference import kernels
 from wsi_espnet.inference.bands import Workspace, run_in_bands
 from wsi_espnet.inference.layers import in_precision
 from wsi_espnet.models.card import ModelCard
@@ -71,23 +72,21 @@ class BandedSegmenter:
         classes = self._network.classifier.out_channels
         labels = torch.empty((batch, height, width), dtype=torch.uint8)
         probabilities = torch.empty((batch, classes, height, width), dtype=torch.uint8)
-        total = torch.zeros(())
+        finite = True
         ordered = windows if whole.channels == [0, 1, 2] else windows[..., whole.channels]
         with self._workspace() as workspace:
             for number, window in enumerate(ordered):
+                results = labels[number].numpy(), probabilities[number].numpy()
                 for row, logits in run_in_bands(self._network, window, whole.mean, whole.scale, workspace):
-                    rows = slice(row, row + logits.shape[2])
-                    logits = logits.float()
-                    labels[number, rows], probabilities[number, :, rows] = (x[0] for x in read_out(logits))
-                    total += logits.sum()
-        return labels, probabilities, torch.isfinite(total)
+                    finite &= kernels.read_out(logits[0].numpy(), *results, row)
+        return labels, probabilities, torch.tensor(finite)
 
     @contextlib.contextmanager
     def _workspace(self) -> Iterator[Workspace]:
         try:
             workspace = self._idle.pop()
         except IndexError:
-            workspace = Workspace()
+            workspace = Workspace(self._whole.dtype)
         try:
             yield workspace
         finally:

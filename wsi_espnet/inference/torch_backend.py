@@ -25,7 +25,6 @@ from wsi_espnet.inference.predictor import Execution, Precision, Prediction
 from wsi_espnet.inference.segmenter import BandedSegmenter, Segmenter
 from wsi_espnet.models import espnet
 from wsi_espnet.models.card import ESPNET, ModelCard
-from wsi_espnet.models.espnet import EspNet
 from wsi_espnet.models.weights import load_model
 
 BYTES_PER_PX = {
@@ -84,7 +83,7 @@ def network_bytes(work_px: int, *, card: ModelCard, execution: Execution, whole:
 
     With `whole` the network is called as it is, as pictures are; windows go through ESPNet in bands.
     """
-    in_bands = not whole and card.network.architecture == ESPNET
+    in_bands = not whole and _in_bands(card, execution)
     way = "compiled" if execution.compiled else "bands" if in_bands else "whole"
     base, per_class = BYTES_PER_PX[way, execution.precision != "fp32"]
     return int(work_px * execution.batch * (base + per_class * max(0, len(card.classes) - 3)))
@@ -125,7 +124,7 @@ class TorchPredictor:
         self._run: Run = network
         if execution.compiled:
             self._run = compile_network(network, key, sources=_SOURCES)
-        elif self._device.type == "cpu" and isinstance(loaded.module, EspNet):
+        elif self._device.type == "cpu" and _in_bands(loaded.card, execution):
             self._run = BandedSegmenter(network)
 
     def predict(self, windows: NDArray[np.uint8]) -> Prediction:
@@ -156,6 +155,11 @@ class TorchPredictor:
 def gpu_count() -> int:
     """CUDA devices of this machine."""
     return torch.cuda.device_count()
+
+
+def _in_bands(card: ModelCard, execution: Execution) -> bool:
+    """Whether windows go through it in bands on the CPU; what lies between convolutions has no fp16 there."""
+    return card.network.architecture == ESPNET and execution.precision != "fp16"
 
 
 def _device(name: str) -> torch.device:

@@ -1,0 +1,115 @@
+"""What numba compiled computes what torch does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wsi_espnet.inference import kernels
+from wsi_espnet.inference.layers import Activation, as_array, empty
+
+
+def as_bf16(values: torch.Tensor) -> torch.Tensor:
+    """Through a kernel that leaves values as they are, from float32 to bfloat16."""
+    source = values.float().reshape(1, 1, -1, 1).permute(0, 3, 1, 2)
+    out = empty(1, 1, values.numel(), torch.bfloat16)
+    Activation.none(1)(source, out)
+    return out.flatten()
+
+
+def test_float32_is_rounded_to_bf16_as_torch_rounds_it() -> None:
+    rng = np.random.default_rng(0)
+    bits = torch.from_numpy(rng.integers(0, 1 << 32, 100_000, dtype=np.uint64).astype(np.uint32).view(np.float32))
+    halves = torch.from_numpy((np.arange(1 << 16, dtype=np.uint32) << 16 | 0x8000).view(np.float32))  # ties
+    special = torch.tensor([0.0, -0.0, torch.inf, -torch.inf, 3.4e38, 1e-40])
+    for values in (bits, halves, special):
+        got, wanted = as_bf16(values), values.to(torch.bfloat16)
+        numbers = ~values.isnan() & (values.abs() >= torch.finfo(torch.float32).tiny)  # x * 1 + 0 may flush the others
+        torch.testing.assert_close(got[numbers], wanted[numbers], rtol=0, atol=0)
+        assert got[values.isnan()].isnan().all()
+
+
+def test_not_a_number_stays_none_whatever_its_bits() -> None:
+    """What all ones as bits round to would be 0."""
+    values = torch.from_numpy(np.array([0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001], np.uint32).view(np.float32))
+    assert as_bf16(values).isnan().all()
+
+
+@settings(deadline=None, max_examples=30)
+@given(channels=st.integers(1, 40), more=st.integers(0, 8), at=st.integers(0, 5), seed=st.integers(0, 1000))
+def test_activation_is_normalisation_and_prelu(channels: int, more: int, at: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    norm, act = torch.nn.BatchNorm2d(channels).eval().requires_grad_(False), torch.nn.PReLU(channels)
+    for vector in (norm.running_mean, norm.weight, norm.bias, act.weight.data):
+        torch.nn.init.normal_(vector)  # type: ignore[arg-type]
+    x = torch.randn(1, 5, 7, channels + more).permute(0, 3, 1, 2)
+    out = empty(at + channels + 1, 5, 7, torch.float32).fill_(7)
+    Activation.of(norm, act)(x, out, at)
+    wanted = act(norm(x[:, :channels])).detach()
+    torch.testing.assert_close(out[:, at : at + channels], wanted, rtol=1e-5, atol=1e-5)
+    assert (out[:, :at] == 7).all()
+    assert (out[:, at + channels :] == 7).all()
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    classes=st.integers(1, 21),
+    spread=st.sampled_from([0.0, 1.0, 30.0, 1e4]),
+    few=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_the_largest_logit_wins_and_shares_are_those_of_softmax(
+    classes: int, spread: float, few: bool, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    logits = spread * (rng.integers(-2, 3, (classes, 6, 5)) if few else rng.normal(0, 1, (classes, 6, 5)))
+    logits = logits.astype(np.float32)
+    labels, shares = np.full((9, 5), 99, np.uint8), np.full((classes, 9, 5), 99, np.uint8)
+    assert kernels.read_out(logits, labels, shares, 2)
+    np.testing.assert_array_equal(labels[2:8], logits.argmax(0))
+    odds = np.exp(logits.astype(np.float64) - logits.max(0))
+    assert np.abs(shares[:, 2:8] - 255 * odds / odds.sum(0)).max() < 0.501
+    assert (labels[[0, 1, 8]] == 99).all()
+    assert (shares[:, [0, 1, 8]] == 99).all()
+
+
+def test_one_strange_logit_is_told() -> None:
+    for value in (np.nan, np.inf, -np.inf):
+        logits = np.zeros((3, 20, 37), np.float32)
+        logits[1, 13, 35] = value
+        assert not kernels.read_out(logits, np.empty((20, 37), np.uint8), np.empty((3, 20, 37), np.uint8), 0)
+
+
+def test_means_of_nine_px_have_zeros_around_them() -> None:
+    x = torch.randn(1, 4, 8, 10)
+    whole = torch.nn.functional.avg_pool2d(x[:, 1:], 3, stride=2, padding=1)
+    source = torch.nn.functional.pad(x, (0, 0, 1, 0)).contiguous(memory_format=torch.channels_last)
+    out = empty(3, 4, 5, torch.float32)
+    kernels.average(as_array(source), 1, as_array(out))
+    torch.testing.assert_close(out, whole)
+
+
+def test_kernels_need_no_place_to_be_kept_in(tmp_path: Path) -> None:
+    """Neither beside their source nor in a home."""
+    package = tmp_path / "kernels_alone.py"
+    package.write_bytes(Path(kernels.__file__).read_bytes())
+    code = (
+        "import numpy as np, numba.core.caching as caching\n"
+        "caching._CacheLocator.ensure_cache_path = lambda self: open('/nowhere/at/all', 'w')\n"
+        "import kernels_alone as kernels\n"
+        "logits, labels = np.zeros((2, 8, 8), np.float32), np.zeros((8, 8), np.uint8)\n"
+        "print(kernels.read_out(logits, labels, np.zeros((2, 8, 8), np.uint8), 0))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, check=False,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+    assert [path.name for path in tmp_path.rglob("*.nbc")] == []
