@@ -46,8 +46,8 @@ def whole(module: EspNet, px: Tensor) -> Tensor:
 def banded(module: EspNet, px: Tensor, workspace: Workspace | None = None) -> Tensor:
     dtype = module.classifier.weight.dtype
     found = list(run_in_bands(module, px, MEAN, SCALE, workspace or Workspace(dtype)))
-    assert [row for row, _ in found] == list(np.cumsum([0, *(x.shape[2] for _, x in found)])[:-1])
-    return torch.cat([x for _, x in found], dim=2)
+    assert [row for row, _ in found] == list(np.cumsum([0, *(x.shape[1] for _, x in found)])[:-1])
+    return torch.from_numpy(np.concatenate([x for _, x in found], axis=1))[None]
 
 
 @settings(deadline=None, max_examples=30)
@@ -93,11 +93,11 @@ def test_a_workspace_forgets_the_window_before() -> None:
 
 
 def test_what_is_kept_is_sixty_bytes_a_px() -> None:
-    """Detail 19, two maps of the pyramids 32, their reduced maps 7, the image 1, classes 2: the rest are margins."""
+    """Detail 19, two maps of the pyramids 32, reduced maps 7, image 1, classes 2, a band 2: the rest are margins."""
     used = Workspace(torch.float32)
     banded(network(), window(2048, 1024), used)
     kept = sum(block.numel() * block.element_size() for block in used._blocks.values())
-    assert kept / (2048 * 1024) < 65
+    assert kept / (2048 * 1024) < 67
 
 
 def test_bands_in_bf16_are_nearer_to_fp32_than_the_whole_in_it() -> None:

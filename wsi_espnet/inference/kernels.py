@@ -20,8 +20,8 @@ from numba import types
 from numba.extending import overload
 from numpy.typing import NDArray
 
-Map = NDArray[Any]
-"""float32, or bfloat16 as uint16."""
+Array = NDArray[Any]
+"""A map or rows of one: float32, or bfloat16 as uint16."""
 Vector = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
@@ -45,7 +45,7 @@ def kernel(function: _Function) -> _Function:
 
 
 @kernel
-def normalise(px: Pixels, scale: Vector, shift: Vector, out: Map) -> None:
+def normalise(px: Pixels, scale: Vector, shift: Vector, out: Array) -> None:
     """Out (rows, W * 3) = px * scale + shift, of px (rows, W * 3) uint8; scale and shift (W * 3,)."""
     for row in range(px.shape[0]):
         for place in range(px.shape[1]):
@@ -53,7 +53,7 @@ def normalise(px: Pixels, scale: Vector, shift: Vector, out: Map) -> None:
 
 
 @kernel
-def average(source: Map, first: int, out: Map) -> None:
+def average(source: Array, first: int, out: Array) -> None:
     """Out (rows, W / 2, 3): means of 3 x 3 px at stride 2 of three channels of a source, from `first` on.
 
     The source (2 * rows + 1, W, C) brings the row above, and has zeros on its left.
@@ -69,7 +69,7 @@ def average(source: Map, first: int, out: Map) -> None:
 
 
 @kernel
-def copy(source: Map, out: Map, margin: int, channels: int) -> None:
+def copy(source: Array, out: Array, margin: int, channels: int) -> None:
     """The first channels of a source, to `out` behind `margin` columns."""
     for row in range(source.shape[0]):
         for column in range(source.shape[1]):
@@ -78,7 +78,7 @@ def copy(source: Map, out: Map, margin: int, channels: int) -> None:
 
 
 @kernel
-def activate(source: Map, scale: Vector, shift: Vector, slope: Vector, out: Map, at: int) -> None:
+def activate(source: Array, scale: Vector, shift: Vector, slope: Vector, out: Array, at: int) -> None:
     """Normalisation and PReLU of a source's first channels, as many as there are scales.
 
     They become those from `at` on of `out`, which may be the source. A slope of 1 is no PReLU.
@@ -105,14 +105,14 @@ def fusing(first: int, other: int) -> Callable[..., None]:
 
     @kernel
     def fuse(
-        branches: tuple[Map, ...],
+        branches: tuple[Array, ...],
         columns: tuple[int, ...],
-        passed: Map,
+        passed: Array,
         scale: Vector,
         slope: Vector,
         next_scale: Vector,
         next_shift: Vector,
-        out: Map,
+        out: Array,
     ) -> None:
         one, two, four, eight, sixteen = branches
         fused = np.empty(channels, np.float32)
@@ -138,7 +138,7 @@ def fusing(first: int, other: int) -> Callable[..., None]:
 
 
 @kernel
-def unfold(fours: Map, first: int, scale: Vector, shift: Vector, slope: Vector, out: Map, at: int) -> None:
+def unfold(fours: Array, first: int, scale: Vector, shift: Vector, slope: Vector, out: Array, at: int) -> None:
     """A map of twice the sides, normalised and leaked, to the channels from `at` on of `out`, one for each scale.
 
     `fours` (rows, W, 4 * channels) holds 2 x 2 px of channels each. `out` begins with row `first` of the doubled map.
@@ -154,7 +154,7 @@ def unfold(fours: Map, first: int, scale: Vector, shift: Vector, slope: Vector, 
 
 
 @kernel
-def classify(source: Map, scale: Vector, shift: Vector, slope: Vector, weight: Vector, out: Vector) -> None:
+def classify(source: Array, scale: Vector, shift: Vector, slope: Vector, weight: Vector, out: Vector) -> None:
     """The last layers, to planes of logits.
 
     Out (C, 2 * rows, 2 * W) float32 is the transposed convolution of 2 x 2 at stride 2 of a normalised and leaked

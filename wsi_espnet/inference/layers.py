@@ -1,13 +1,13 @@
 """ESPNet's layers as bands of rows go through them on the CPU: torch's convolutions, and kernels for what lies between.
 
-Maps are (1, C, rows, W) in memory order rows, W, C.
+Bands are arrays (rows, W, C) as `kernels` takes them. Torch sees them when it convolves and at no other time: each of
+its calls lets go of Python's lock and waits for it again, which threads at work on windows feel.
 """
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsi_espnet.inference import kernels
+from wsi_espnet.inference.kernels import Array
 from wsi_espnet.models.espnet import EspNet
 
 _VECTOR = 8
@@ -67,12 +68,15 @@ class Convolution:
         self._one_by_one = weight.shape[2:] == (1, 1) and weight.dtype == torch.float32 and with_onednn
         self.column = 0 if margin is None else margin - reach
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """(1, inputs, rows, W) to a dense (1, at least `outputs`, fewer rows, W'); what counts begins at `column`."""
+    def __call__(self, band: Array) -> Array:
+        """(rows, W, inputs) to (fewer rows, W', at least `outputs`); what counts begins at `column`."""
+        x = _as_tensor(band[None].transpose(0, 3, 1, 2))
         if self._one_by_one:
             y = torch.ops.aten.mkldnn_convolution(x, self._weight, None, (0, 0), (1, 1), (1, 1), 1)
-            return cast("Tensor", y)
-        return F.conv2d(x, self._weight, stride=self._stride, padding=(0, self._padding), dilation=self._dilation)
+        else:
+            y = F.conv2d(x, self._weight, None, self._stride, (0, self._padding), self._dilation)
+        values: Array = _as_array(y)[0].transpose(1, 2, 0)
+        return values
 
 
 def thin_channels(channels: int, dtype: torch.dtype) -> int:
@@ -107,14 +111,18 @@ class Activation:
         parts = (np.split(vector, places) for vector in (self.scale, self.shift, self.slope))
         return [Activation(*vectors) for vectors in zip(*parts, strict=True)]
 
-    def __call__(self, x: Tensor, out: Tensor, at: int = 0) -> Tensor:
-        """The first channels of `x` to those of `out` from `at` on, both dense; returns `out`."""
-        kernels.activate(as_array(x), self.scale, self.shift, self.slope, as_array(out), at)
-        return out
+    def __call__(self, band: Array, out: Array, at: int = 0) -> None:
+        """The first channels of `band` to those of `out` from `at` on."""
+        kernels.activate(band, self.scale, self.shift, self.slope, out, at)
 
-    def unfold(self, fours: Tensor, first: int, out: Tensor, at: int = 0) -> None:
+    def unfold(self, fours: Array, first: int, out: Array, at: int = 0) -> None:
         """The same of what `Doubling` gives, from row `first` of the doubled map on."""
-        kernels.unfold(as_array(fours), first, self.scale, self.shift, self.slope, as_array(out), at)
+        kernels.unfold(fours, first, self.scale, self.shift, self.slope, out, at)
+
+    def fill(self, out: Array) -> None:
+        """What a px of zeros becomes before it leaks, to all px of `out`."""
+        shift = torch.from_numpy(self.shift)
+        out[:] = _as_array(shift.bfloat16() if out.dtype == np.uint16 else shift)
 
 
 class Doubling:
@@ -123,17 +131,16 @@ class Doubling:
     def __init__(self, conv: nn.ConvTranspose2d) -> None:
         self._weight = conv.weight.permute(2, 3, 1, 0).reshape(4 * conv.out_channels, -1)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """(1, C, rows, W) to (1, 4 * C', rows, W): 2 x 2 px of channels each."""
-        return F.linear(x.permute(0, 2, 3, 1), self._weight).permute(0, 3, 1, 2)
+    def __call__(self, band: Array) -> Array:
+        """(rows, W, C) to (rows, W, 4 * C'): 2 x 2 px of channels each."""
+        return _as_array(F.linear(_as_tensor(band), self._weight))
 
 
-def empty(channels: int, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
-    """A dense (1, channels, rows, columns) with anything in it."""
-    return torch.empty((1, rows, columns, channels), dtype=dtype).permute(0, 3, 1, 2)
+def _as_tensor(values: Array) -> Tensor:
+    x = torch.from_numpy(values)
+    return x.view(torch.bfloat16) if x.dtype == torch.uint16 else x
 
 
-def as_array(x: Tensor) -> NDArray[Any]:
-    """View (rows, W, C) of a dense map (1, C, rows, W), as kernels take it."""
-    rows = x.permute(0, 2, 3, 1)[0]
-    return (rows.view(torch.uint16) if rows.dtype == torch.bfloat16 else rows).numpy()
+def _as_array(x: Tensor) -> Array:
+    values: Array = (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).numpy()
+    return values

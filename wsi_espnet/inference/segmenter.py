@@ -78,7 +78,7 @@ class BandedSegmenter:
             for number, window in enumerate(ordered):
                 results = labels[number].numpy(), probabilities[number].numpy()
                 for row, logits in run_in_bands(self._network, window, whole.mean, whole.scale, workspace):
-                    finite &= kernels.read_out(logits[0].numpy(), *results, row)
+                    finite &= kernels.read_out(logits, *results, row)
         return labels, probabilities, torch.tensor(finite)
 
     @contextlib.contextmanager
