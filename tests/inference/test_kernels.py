@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -111,3 +112,30 @@ def test_kernels_need_no_place_to_be_kept_in(tmp_path: Path) -> None:
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
     assert [path.name for path in tmp_path.rglob("*.nbc")] == []
+
+
+@pytest.mark.slow
+def test_no_kernel_leaves_its_arrays(tmp_path: Path) -> None:
+    """Kernels do not look where they read and write; numba compiles a look into them if it is asked to."""
+    code = (
+        "import sys\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "import numpy as np, test_bands as t\n"
+        "from wsi_espnet.inference import kernels\n"
+        "for classes, skip, band in ((2, 19, 1), (3, 16, 80_000), (6, 19, 1 << 22)):\n"
+        "    t.bands.BAND_BYTES = band\n"
+        "    t.banded(t.network(classes=classes, skip=skip), t.window(72, 40))\n"
+        "t.banded(t.in_precision(t.network(), t.torch.bfloat16), t.window(24, 40))\n"
+        "logits = np.zeros((3, 5, 7), np.float32)\n"
+        "kernels.read_out(logits, np.zeros((9, 7), np.uint8), np.zeros((3, 9, 7), np.uint8), 4)\n"
+        "try:\n"
+        "    kernels.read_out(logits, np.zeros((8, 7), np.uint8), np.zeros((3, 8, 7), np.uint8), 4)\n"
+        "except IndexError:\n"
+        "    print('looked')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(Path(__file__).parent)],
+        env=os.environ | {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}, check=False,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "looked\n"), done.stderr

@@ -149,6 +149,7 @@ def _stem(network: EspNet, window: Tensor, mean: Tensor, scale: Tensor, workspac
     mean_of_nine = torch.eye(3, dtype=weight.dtype)[:, :, None, None].expand(3, 3, 3, 3) / 9
     convolve = Convolution(torch.cat([weight, mean_of_nine]), stride=2)
     activate, activate_both = (Activation.of(layer.bn, layer.act) for layer in (encoder.level1, encoder.b1))
+    with_image = activate.beside(Activation.none(3))
     reduce = Convolution(encoder.level2_0.c1.conv.weight, stride=2, to_thin=True)
     pixels = window.numpy()
     for start, stop in _bands(height // 4, 2 * 24 * (width // 2), workspace):
@@ -160,11 +161,9 @@ def _stem(network: EspNet, window: Tensor, mean: Tensor, scale: Tensor, workspac
         kernels.normalise(rows, scales, shifts, px[missing:].reshape(-1, 3 * width))
         both = convolve(px)  # with the row above
         kernels.average(both, 16, image.take(start, stop))
-        both = both[1:]
-        activate(both, both)
-        activate_both(both, half.take(2 * start, 2 * stop))
+        with_image.twice(both[1:], activate_both, half.take(2 * start, 2 * stop))
         if detail is not half:
-            detail.put(2 * start, both)
+            activate(both[1:], detail.take(2 * start, 2 * stop))
         reduced.put(start, reduce(half.take(2 * start - 1, 2 * stop)))
     return detail, image, reduced
 

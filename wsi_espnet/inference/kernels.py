@@ -90,6 +90,26 @@ def activate(source: Array, scale: Vector, shift: Vector, slope: Vector, out: Ar
                 out[row, column, at + channel] = _narrow(_leak(value, slope[channel]), out)
 
 
+@kernel
+def activate_twice(
+    source: Array,
+    scale: Vector,
+    shift: Vector,
+    slope: Vector,
+    next_scale: Vector,
+    next_shift: Vector,
+    next_slope: Vector,
+    out: Array,
+) -> None:
+    """`activate`, and once more with what is next."""
+    for row in range(out.shape[0]):
+        for column in range(out.shape[1]):
+            for channel in range(scale.shape[0]):
+                value = _wide(source[row, column, channel]) * scale[channel] + shift[channel]
+                value = _leak(value, slope[channel]) * next_scale[channel] + next_shift[channel]
+                out[row, column, channel] = _narrow(_leak(value, next_slope[channel]), out)
+
+
 @functools.cache
 def fusing(first: int, other: int) -> Callable[..., None]:
     """`fuse(branches, columns, passed, scale, slope, next_scale, next_shift, out)`: the second half of a pyramid.

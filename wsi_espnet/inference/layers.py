@@ -106,6 +106,11 @@ class Activation:
         """Leaves values as they are."""
         return cls(*(np.full(channels, value, np.float32) for value in (1, 0, 1)))
 
+    def beside(self, other: Activation) -> Activation:
+        """That of these channels and of the other's behind them."""
+        pairs = (self.scale, other.scale), (self.shift, other.shift), (self.slope, other.slope)
+        return Activation(*map(np.concatenate, pairs))
+
     def split(self, *places: int) -> list[Activation]:
         """That of the channels before the first place, that of those from there to the next, ..."""
         parts = (np.split(vector, places) for vector in (self.scale, self.shift, self.slope))
@@ -114,6 +119,11 @@ class Activation:
     def __call__(self, band: Array, out: Array, at: int = 0) -> None:
         """The first channels of `band` to those of `out` from `at` on."""
         kernels.activate(band, self.scale, self.shift, self.slope, out, at)
+
+    def twice(self, band: Array, following: Activation, out: Array) -> None:
+        """The same with another one behind it."""
+        then = following.scale, following.shift, following.slope
+        kernels.activate_twice(band, self.scale, self.shift, self.slope, *then, out)
 
     def unfold(self, fours: Array, first: int, out: Array, at: int = 0) -> None:
         """The same of what `Doubling` gives, from row `first` of the doubled map on."""
