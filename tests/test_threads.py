@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import pytest
 
-from wsi_espnet.threads import on_threads
+from wsi_espnet.threads import on_threads, one_by_one
 
 
 def test_results_keep_the_order_of_the_items_and_no_turn_is_taken_twice() -> None:
@@ -35,3 +36,53 @@ def test_what_a_turn_raises_is_raised() -> None:
 
     with pytest.raises(KeyError, match="three"):
         on_threads(refuse_three, range(10))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_what_is_done_ahead_comes_in_order(threads: int) -> None:
+    begun: list[int] = []
+
+    def square(x: int) -> int:
+        begun.append(x)
+        return x * x
+
+    found = []
+    for place, result in enumerate(one_by_one(square, range(50), threads=threads)):
+        assert len(begun) <= place + 2 * threads
+        found.append(result)
+    assert found == [x * x for x in range(50)]
+    assert sorted(begun) == list(range(50))
+    assert list(one_by_one(square, [], threads=threads)) == []
+
+
+def test_one_thread_is_the_callers() -> None:
+    assert set(one_by_one(lambda _: threading.get_ident(), range(3), threads=1)) == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_an_error_comes_in_its_turn(threads: int) -> None:
+    def refuse_three(x: int) -> int:
+        if x == 3:
+            raise KeyError("three")
+        return x
+
+    def ends_at_four() -> Iterator[int]:
+        yield from range(4)
+        raise OSError("cut off")
+
+    results = one_by_one(refuse_three, range(10), threads=threads)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(KeyError, match="three"):
+        next(results)
+    words = one_by_one(str, ends_at_four(), threads=threads)
+    assert [next(words) for _ in range(4)] == ["0", "1", "2", "3"]
+    with pytest.raises(OSError, match="cut off"):
+        next(words)
+
+
+def test_who_stops_taking_stops_the_rest() -> None:
+    begun: list[int] = []
+    results = one_by_one(begun.append, range(1000), threads=2)
+    next(results)
+    results.close()
+    assert len(begun) <= 4

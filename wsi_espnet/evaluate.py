@@ -23,6 +23,7 @@ from wsi_espnet.inference.view import ImageLabeller, Size, View
 from wsi_espnet.outputs.pictures import class_palette, id_png, palette_png
 from wsi_espnet.outputs.score_files import CSV_NAME, JSON_NAME, PICTURE_NAME, write_scores
 from wsi_espnet.scores import Scores, confusion
+from wsi_espnet.threads import one_by_one
 
 MASKS = "masks"
 """Folder for the predicted masks, beside the scores."""
@@ -119,10 +120,14 @@ def evaluate(
         refuse_existing([*(Path(out) / n for n in (JSON_NAME, CSV_NAME, PICTURE_NAME)), *masks.paths])
 
     counts = np.zeros((len(source.classes) + 1,) * 2, np.int64)
-    for i, sample in enumerate(samples):
+
+    def score(sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         picture = sample.read()
         labels = classes.lookup[predictor.labels(picture.rgb, mpp=source.mpp)]
-        counts += confusion(picture.labels, labels, len(source.classes))
+        return labels, confusion(picture.labels, labels, len(source.classes))
+
+    for i, (labels, count) in enumerate(one_by_one(score, samples, threads=predictor.at_once)):
+        counts += count
         masks.write(i, labels)
         if progress is not None:
             progress(i + 1, len(samples))

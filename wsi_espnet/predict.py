@@ -26,6 +26,7 @@ from wsi_espnet.models.catalog import class_table
 from wsi_espnet.outputs.pictures import class_palette, id_png, palette_png, rgb_png, voc_palette
 from wsi_espnet.outputs.pictures import overlay as tint
 from wsi_espnet.outputs.videos import write_video
+from wsi_espnet.threads import one_by_one
 
 MASKS, OVERLAYS, LABEL_IDS, VOC = "masks", "overlays", "label_ids", "voc"
 """Folders of the results, one for each kind; the last two are what the servers of Cityscapes and VOC take."""
@@ -140,28 +141,43 @@ def predict(
             card.mpp,
         )
     if is_video(source):
-        return _label_video(source, label, kinds, out, card.classes, overwrite=overwrite, progress=progress)
-    return _label_pictures(source, label, kinds, out, overwrite=overwrite, progress=progress)
+        return _label_video(
+            source, label, kinds, out, card.classes, threads=labeller.at_once, overwrite=overwrite, progress=progress
+        )
+    return _label_pictures(source, label, kinds, out, threads=labeller.at_once, overwrite=overwrite, progress=progress)
 
 
 def _label_pictures(
-    source: Path, label: Label, kinds: Mapping[str, Encode], out: Path, *, overwrite: bool, progress: Progress | None
+    source: Path,
+    label: Label,
+    kinds: Mapping[str, Encode],
+    out: Path,
+    *,
+    threads: int,
+    overwrite: bool,
+    progress: Progress | None,
 ) -> Predictions:
     pictures = find_pictures(source, leave_out=out)
     if not overwrite:
         refuse_existing([_place(out, kind, name) for _, name in pictures for kind in kinds])
-    failures: list[Failure] = []
-    for number, (picture, name) in enumerate(pictures, start=1):
+
+    def do(item: tuple[Path, Path]) -> Failure | None:
+        picture, name = item
         try:
             rgb = read_rgb(picture)
             labels = label(rgb)
         except (DataError, BudgetError) as exc:
             if len(pictures) == 1:
                 raise
-            failures.append(Failure(picture, str(exc)))
-        else:
-            for kind, encode in kinds.items():
-                write_bytes_atomic(_place(out, kind, name), encode(rgb, labels))
+            return Failure(picture, str(exc))
+        for kind, encode in kinds.items():
+            write_bytes_atomic(_place(out, kind, name), encode(rgb, labels))
+        return None
+
+    failures: list[Failure] = []
+    for number, failure in enumerate(one_by_one(do, pictures, threads=threads), start=1):
+        if failure is not None:
+            failures.append(failure)
         if progress is not None:
             progress(number, len(pictures))
     folders = tuple(out / kind for kind in kinds)
@@ -175,6 +191,7 @@ def _label_video(
     out: Path,
     classes: ClassTable,
     *,
+    threads: int,
     overwrite: bool,
     progress: Progress | None,
 ) -> Predictions:
@@ -188,8 +205,7 @@ def _label_video(
         refuse_existing([*folders.values(), *([shown] if shown else [])])
     done = 0
     with nullcontext() if shown is None else write_video(shown, video.rate) as overlays:
-        for frame in video:
-            labels = label(frame.rgb)
+        for frame, labels in one_by_one(lambda frame: (frame, label(frame.rgb)), video, threads=threads):
             for kind, folder in folders.items():
                 write_bytes_atomic(folder / f"{done:06d}.png", kinds[kind](frame.rgb, labels))
             if overlays is not None:

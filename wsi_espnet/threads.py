@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 MOST = 8
@@ -21,3 +22,35 @@ def on_threads(function: Callable[[Item], Found], items: Iterable[Item]) -> list
     """
     with ThreadPoolExecutor(min(MOST, len(os.sched_getaffinity(0)))) as pool:
         return list(pool.map(function, items))
+
+
+def one_by_one(function: Callable[[Item], Found], items: Iterable[Item], *, threads: int) -> Iterator[Found]:
+    """What `function` gives for each item, in their order, while it is at work on the next ones.
+
+    Results wait for who takes them, at most twice as many as there are threads. With one thread nothing is done ahead,
+    and all on the caller's. What the function raises is raised in its item's turn, what `items` raises behind the last.
+    """
+    if threads == 1:
+        yield from map(function, items)
+        return
+    ahead: deque[Future[Found]] = deque()
+    coming = iter(items)
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            while True:
+                try:
+                    item = next(coming)
+                except StopIteration:
+                    break
+                except Exception:
+                    while ahead:
+                        yield ahead.popleft().result()
+                    raise
+                ahead.append(pool.submit(function, item))
+                if len(ahead) == 2 * threads:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for result in ahead:
+                result.cancel()

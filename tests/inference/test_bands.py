@@ -128,10 +128,10 @@ def test_calls_at_once_have_a_workspace_each_and_threads_that_take_turns_share_o
     for px, labels in zip(windows, wanted, strict=True):
         with ThreadPoolExecutor(1) as pool:  # brings a new thread
             assert torch.equal(pool.submit(run, px).result()[0], labels)
-    assert len(run._idle) == 1
+    assert len(run._network._idle) == 1
     with ThreadPoolExecutor(2) as pool:  # what one writes, the other must not read
         for (got, *_), labels in zip(pool.map(run, windows * 3), wanted * 3, strict=True):
             assert torch.equal(got, labels)
-    assert len(run._idle) <= 2
-    with run._workspace() as one, run._workspace() as other:
+    assert len(run._network._idle) <= 2
+    with run._network._workspace() as one, run._network._workspace() as other:
         assert one is not other

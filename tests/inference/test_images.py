@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ from small import blobs, tiny_model
 from torch.nn.functional import interpolate
 
 from wsi_espnet.errors import BudgetError, ModelError, ScaleError, UsageError
+from wsi_espnet.inference import images
+from wsi_espnet.inference import view as views
 from wsi_espnet.inference.images import ImagePredictor, Size, View
 from wsi_espnet.models.importer import import_pth
 from wsi_espnet.models.weights import LoadedModel, load_model
@@ -100,6 +104,42 @@ def test_what_cannot_work_is_refused(tiny: LoadedModel, tmp_path: Path, monkeypa
     damaged = load_model(tiny_model(tmp_path / "nan.safetensors", constant=float("nan")))
     with pytest.raises(ModelError, match="not finite"):
         predictor(damaged).labels(blobs(16, 16))
+
+
+def test_pictures_at_once_say_what_each_says_alone(tiny: LoadedModel) -> None:
+    torch.set_num_threads(2)
+    one = predictor(tiny)
+    assert one.at_once == 2
+    pictures = [blobs(61 + 7 * (i % 5), 83) for i in range(24)]
+    wanted = [one.labels(rgb) for rgb in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        for got, labels in zip(pool.map(one.labels, pictures), wanted, strict=True):
+            np.testing.assert_array_equal(got, labels)
+    assert torch.get_num_threads() == 2
+
+
+def test_a_picture_waits_until_there_is_memory_for_it(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two fit, and a third waits; one that is larger than all there is waits until it is alone, and is refused."""
+    monkeypatch.setattr(views, "free_bytes", lambda: 2_500_000)
+    monkeypatch.setattr(images, "free_bytes", lambda: 2_500_000)
+    one = predictor(tiny)
+    at_once = threading.Barrier(2, timeout=30)
+    most: list[int] = []
+
+    def slow(x: torch.Tensor) -> torch.Tensor:
+        most.append(len(one._at_work))
+        at_once.wait()
+        return torch.zeros(1, 3, *x.shape[-2:])
+
+    monkeypatch.setattr(one, "_banded", slow)
+    small, large = blobs(100, 100), blobs(200, 200)  # 1.1 MB and 4.4 MB
+    with ThreadPoolExecutor(5) as pool:
+        running = [pool.submit(one.labels, small) for _ in range(4)]
+        refused = pool.submit(one.labels, large)
+        assert [x.result().shape for x in running] == [(100, 100)] * 4
+        with pytest.raises(BudgetError, match="a picture of 200x200 px"):
+            refused.result()
+    assert max(most) == 2
 
 
 def test_the_authors_preparation_gives_the_same_street(shared: Path) -> None:

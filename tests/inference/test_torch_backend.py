@@ -13,7 +13,7 @@ from torch._dynamo.utils import counters
 
 from wsi_espnet.errors import ModelError, UsageError
 from wsi_espnet.inference.compiled import compile_network, digest
-from wsi_espnet.inference.predictor import Execution
+from wsi_espnet.inference.predictor import Execution, Precision
 from wsi_espnet.inference.torch_backend import TorchPredictor, choose_execution, network_bytes
 from wsi_espnet.models.card import EspNetConfig, ModelCard, Normalisation
 from wsi_espnet.models.catalog import class_table, find_model, read_card
@@ -232,17 +232,16 @@ def test_memory_grows_with_px_classes_and_batch(tmp_path: Path) -> None:
     names = ("espnet", "espnet-c")
     cards = {name: read_card(save(tmp_path / f"{name}.safetensors", architecture=name)) for name in names}
 
-    def needed(px: int, *, batch: int = 1, architecture: str = "espnet", whole: bool = False) -> int:
-        card = cards[architecture]
-        return network_bytes(
-            px, card=card, execution=Execution("cpu", "fp32", compiled=False, batch=batch), whole=whole
-        )
+    def needed(px: int, *, batch: int = 1, architecture: str = "espnet", precision: Precision = "fp32") -> int:
+        execution = Execution("cpu", precision, compiled=False, batch=batch)
+        return network_bytes(px, card=cards[architecture], execution=execution)
 
     small = needed(1000)
     assert needed(2000) == 2 * small
     assert needed(1000, batch=4) == 4 * small
-    assert needed(1000, whole=True) > small
-    assert needed(1000, architecture="espnet-c") == needed(1000, whole=True)
+    assert needed(1000, precision="bf16") < small
+    assert needed(1000, architecture="espnet-c") > small  # whole
+    assert needed(1000, precision="fp16") > small
     three, more = (
         network_bytes(1000, card=read_card(find_model(name)), execution=FP32)
         for name in ("glas-colon", "camvid-street")

@@ -91,7 +91,7 @@ def run_in_bands(
     network
         In evaluation mode, from `in_precision`.
     window
-        (H, W, 3) uint8, both sides multiples of 8, channels as the network wants them.
+        (H, W, 3) uint8 or float32, both sides multiples of 8, channels as the network wants them.
     mean, scale
         (3,): what the network sees is (px - mean) * scale.
     workspace

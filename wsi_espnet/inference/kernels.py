@@ -45,8 +45,8 @@ def kernel(function: _Function) -> _Function:
 
 
 @kernel
-def normalise(px: Pixels, scale: Vector, shift: Vector, out: Array) -> None:
-    """Out (rows, W * 3) = px * scale + shift, of px (rows, W * 3) uint8; scale and shift (W * 3,)."""
+def normalise(px: Pixels | Vector, scale: Vector, shift: Vector, out: Array) -> None:
+    """Out (rows, W * 3) = px * scale + shift, of px (rows, W * 3) uint8 or float32; scale and shift (W * 3,)."""
     for row in range(px.shape[0]):
         for place in range(px.shape[1]):
             out[row, place] = _narrow(np.float32(px[row, place]) * scale[place] + shift[place], out)
@@ -200,24 +200,40 @@ def classify(source: Array, scale: Vector, shift: Vector, slope: Vector, weight:
 
 
 @kernel
+def choose(logits: Vector, row: int, best: Vector, winner: NDArray[np.int32]) -> None:
+    """The largest logit (W,) of each px of a row, and its class; of equal ones the first."""
+    best[:] = logits[0, row]
+    winner[:] = 0  # as wide as what decides it: all of a loop is then done in vectors
+    for number in range(1, logits.shape[0]):
+        for column in range(logits.shape[2]):
+            value, highest, first_one = logits[number, row, column], best[column], winner[column]
+            winner[column] = np.int32(number) if value > highest else first_one
+            best[column] = value if value > highest else highest
+
+
+@kernel
+def label(logits: Vector, labels: Pixels) -> None:
+    """Labels (H, W) uint8 of logits (C, H, W) float32."""
+    rows, columns = labels.shape
+    best, winner = np.empty(columns, np.float32), np.empty(columns, np.int32)
+    for row in range(rows):
+        choose(logits, row, best, winner)
+        for column in range(columns):
+            labels[row, column] = winner[column]
+
+
+@kernel
 def read_out(logits: Vector, labels: Pixels, probabilities: Pixels, first: int) -> bool:
     """Rows of labels and of probabilities, 255 being 1, from `first` on; returns whether all logits are finite.
 
-    Logits (C, rows, W) float32, labels (H, W) and probabilities (C, H, W) uint8. Of equal logits the first class wins.
+    Logits (C, rows, W) float32, labels (H, W) and probabilities (C, H, W) uint8.
     """
     classes, rows, columns = logits.shape
-    best, total = np.empty(columns, np.float32), np.empty(columns, np.float32)
-    powers = np.empty((classes, columns), np.float32)
-    winner = np.empty(columns, np.int32)  # as wide as what decides it: all of a loop is then done in vectors
+    best, winner = np.empty(columns, np.float32), np.empty(columns, np.int32)
+    total, powers = np.empty(columns, np.float32), np.empty((classes, columns), np.float32)
     strange = 0
     for row in range(rows):
-        best[:] = logits[0, row]
-        winner[:] = 0
-        for number in range(1, classes):
-            for column in range(columns):
-                value, highest, first_one = logits[number, row, column], best[column], winner[column]
-                winner[column] = np.int32(number) if value > highest else first_one
-                best[column] = value if value > highest else highest
+        choose(logits, row, best, winner)
         total[:] = 0
         for number in range(classes):
             for column in range(columns):

@@ -13,7 +13,7 @@ from wsi_espnet.inference.onnx_backend import ensure_finite, onnx_network_bytes,
 from wsi_espnet.inference.onnx_file import LOGITS, MULTIPLE, OnnxFile
 from wsi_espnet.inference.predictor import Execution
 from wsi_espnet.inference.resize import Floats, resize
-from wsi_espnet.inference.view import Size, View, refuse_too_large, size_at_scale
+from wsi_espnet.inference.view import Size, View, picture_bytes, refuse_too_large, size_at_scale
 
 
 class OnnxImagePredictor:
@@ -40,6 +40,7 @@ class OnnxImagePredictor:
         self.sha256 = file.sha256
         self.view = view
         self.execution = execution
+        self.at_once = 1  # the runner takes all cores for one
         self._file = file
         self._runner = open_runner(file, execution)
 
@@ -98,7 +99,7 @@ class OnnxImagePredictor:
         classes = len(self.card.classes)
         area = int(max(self.view.scales) ** 2 * math.prod(base))
         needed = onnx_network_bytes(area, classes=classes, execution=self.execution)
-        refuse_too_large(own, base, classes=classes, network_bytes=needed)
+        refuse_too_large(own, base, picture_bytes(own, classes=classes, network_bytes=needed))
 
 
 def _softmax(logits: Floats) -> Floats:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsi_espnet.inference import kernels
 from wsi_espnet.inference.bands import Workspace, run_in_bands
 from wsi_espnet.inference.layers import in_precision
 from wsi_espnet.models.card import ModelCard
-from wsi_espnet.models.espnet import EspNet
+from wsi_espnet.models.espnet import EspNet, crop_to, pad_to_multiple
 
 
 class Segmenter(nn.Module):
@@ -52,45 +54,70 @@ class Segmenter(nn.Module):
         return *read_out(logits), torch.isfinite(logits.sum())
 
 
-class BandedSegmenter:
-    """The same in bands of rows, on the CPU: twice as fast in half the memory, equal but for rounding.
+class Banded:
+    """ESPNet in bands of rows, on the CPU, equal to what it is whole but for rounding.
 
     Threads may call it at once. Memory for maps is kept from one window to the next, as much as calls at once need;
     not for each thread, as there is one more of these than windows in the network.
     """
 
-    def __init__(self, whole: Segmenter) -> None:
-        assert isinstance(whole.network, EspNet)
-        self._network = in_precision(whole.network, whole.dtype)
-        self._whole = whole
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+        assert isinstance(network, EspNet)
+        self._network = in_precision(network, dtype).requires_grad_(False)
+        self._dtype = dtype
         self._idle: list[Workspace] = []
 
-    def __call__(self, windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, H, W, 3) uint8 -> labels (B, H, W) uint8, probabilities (B, C, H, W) uint8, finite () bool."""
-        whole = self._whole
-        batch, height, width = windows.shape[:3]
-        classes = self._network.classifier.out_channels
-        labels = torch.empty((batch, height, width), dtype=torch.uint8)
-        probabilities = torch.empty((batch, classes, height, width), dtype=torch.uint8)
-        finite = True
-        ordered = windows if whole.channels == [0, 1, 2] else windows[..., whole.channels]
+    @property
+    def classes(self) -> int:
+        """Planes of the logits."""
+        return self._network.classifier.out_channels
+
+    def bands(self, window: Tensor, mean: Tensor, scale: Tensor) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """As `run_in_bands`."""
         with self._workspace() as workspace:
-            for number, window in enumerate(ordered):
-                results = labels[number].numpy(), probabilities[number].numpy()
-                for row, logits in run_in_bands(self._network, window, whole.mean, whole.scale, workspace):
-                    finite &= kernels.read_out(logits, *results, row)
-        return labels, probabilities, torch.tensor(finite)
+            yield from run_in_bands(self._network, window, mean, scale, workspace)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(1, 3, H, W) float32 as the network sees it, of any size -> logits (1, C, H, W)."""
+        padded = pad_to_multiple(x)
+        logits = torch.empty((1, self.classes, *padded.shape[-2:]))
+        as_it_is = torch.zeros(3), torch.ones(3)
+        for row, band in self.bands(padded[0].permute(1, 2, 0).contiguous(), *as_it_is):
+            logits[0, :, row : row + band.shape[1]] = torch.from_numpy(band)
+        return crop_to(logits, x)
 
     @contextlib.contextmanager
     def _workspace(self) -> Iterator[Workspace]:
         try:
             workspace = self._idle.pop()
         except IndexError:
-            workspace = Workspace(self._whole.dtype)
+            workspace = Workspace(self._dtype)
         try:
             yield workspace
         finally:
             self._idle.append(workspace)
+
+
+class BandedSegmenter:
+    """A `Segmenter` in bands: three times as fast in half the memory."""
+
+    def __init__(self, whole: Segmenter) -> None:
+        self._network = Banded(whole.network, whole.dtype)
+        self._whole = whole
+
+    def __call__(self, windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, H, W, 3) uint8 -> labels (B, H, W) uint8, probabilities (B, C, H, W) uint8, finite () bool."""
+        whole = self._whole
+        batch, height, width = windows.shape[:3]
+        labels = torch.empty((batch, height, width), dtype=torch.uint8)
+        probabilities = torch.empty((batch, self._network.classes, height, width), dtype=torch.uint8)
+        finite = True
+        ordered = windows if whole.channels == [0, 1, 2] else windows[..., whole.channels]
+        for number, window in enumerate(ordered):
+            results = labels[number].numpy(), probabilities[number].numpy()
+            for row, logits in self._network.bands(window, whole.mean, whole.scale):
+                finite &= kernels.read_out(logits, *results, row)
+        return labels, probabilities, torch.tensor(finite)
 
 
 def read_out(logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -78,13 +78,15 @@ def choose_execution(*, device: str, precision: Precision, compiled: bool, batch
     return Execution(device=str(found), precision=precision, compiled=compiled, batch=batch)
 
 
-def network_bytes(work_px: int, *, card: ModelCard, execution: Execution, whole: bool = False) -> int:
-    """Memory that one pass over `work_px` px on the CPU needs beside the weights, in bytes.
+def in_bands(card: ModelCard, execution: Execution) -> bool:
+    """Whether a network goes over windows in bands: ESPNet on the CPU, where bands have no fp16."""
+    as_it_is = execution.device == "cpu" and not execution.compiled
+    return as_it_is and card.network.architecture == ESPNET and execution.precision != "fp16"
 
-    With `whole` the network is called as it is, as pictures are; windows go through ESPNet in bands.
-    """
-    in_bands = not whole and _in_bands(card, execution)
-    way = "compiled" if execution.compiled else "bands" if in_bands else "whole"
+
+def network_bytes(work_px: int, *, card: ModelCard, execution: Execution) -> int:
+    """Memory that one pass over `work_px` px on the CPU needs beside the weights, in bytes."""
+    way = "compiled" if execution.compiled else "bands" if in_bands(card, execution) else "whole"
     base, per_class = BYTES_PER_PX[way, execution.precision != "fp32"]
     return int(work_px * execution.batch * (base + per_class * max(0, len(card.classes) - 3)))
 
@@ -124,7 +126,7 @@ class TorchPredictor:
         self._run: Run = network
         if execution.compiled:
             self._run = compile_network(network, key, sources=_SOURCES)
-        elif self._device.type == "cpu" and _in_bands(loaded.card, execution):
+        elif in_bands(loaded.card, execution):
             self._run = BandedSegmenter(network)
 
     def predict(self, windows: NDArray[np.uint8]) -> Prediction:
@@ -155,11 +157,6 @@ class TorchPredictor:
 def gpu_count() -> int:
     """CUDA devices of this machine."""
     return torch.cuda.device_count()
-
-
-def _in_bands(card: ModelCard, execution: Execution) -> bool:
-    """Whether windows go through it in bands on the CPU; what lies between convolutions has no fp16 there."""
-    return card.network.architecture == ESPNET and execution.precision != "fp16"
 
 
 def _device(name: str) -> torch.device:

@@ -71,6 +71,8 @@ class ImageLabeller(Protocol):
     sha256: str
     view: View
     execution: Execution
+    at_once: int
+    """Pictures that it is best given at once, on threads."""
 
     def labels(self, rgb: NDArray[np.uint8], *, mpp: float | None = None) -> NDArray[np.uint8]:
         """The class of each px of a picture, (h, w, 3) uint8 -> (h, w) uint8."""
@@ -96,28 +98,28 @@ def size_at_scale(card: ModelCard, own: Size, mpp: float | None) -> Size:
     return Size(*(max(1, round(side * mpp / wanted)) for side in own))
 
 
-def refuse_too_large(own: Size, base: Size, *, classes: int, network_bytes: int) -> None:
-    """Refuse a picture that does not fit into the memory that is free.
+def picture_bytes(own: Size, *, classes: int, network_bytes: int) -> int:
+    """Memory that a picture of size `own` takes, where the largest pass of the network takes `network_bytes`."""
+    # Logits at the picture's own size, up to three of them in float32: before and after resizing, and their sum.
+    return network_bytes + 12 * classes * math.prod(own)
 
-    Parameters
-    ----------
-    own, base
-        The picture's size, and that at which it is computed.
-    classes
-        Number of classes.
-    network_bytes
-        What the largest pass of the network needs.
+
+def free_bytes() -> int:
+    """Memory that a picture may take now."""
+    return int(psutil.virtual_memory().available * SHARE_OF_FREE)
+
+
+def refuse_too_large(own: Size, base: Size, needed_bytes: int) -> None:
+    """Refuse a picture of size `own`, computed at `base`, that does not fit into the memory that is free.
 
     Raises
     ------
     BudgetError
         It does not fit; the message has both numbers.
     """
-    # Logits at the picture's own size, up to three of them in float32: before and after resizing, and their sum.
-    needed = network_bytes + 12 * classes * math.prod(own)
-    free = int(psutil.virtual_memory().available * SHARE_OF_FREE)
-    if needed > free:
+    free = free_bytes()
+    if needed_bytes > free:
         raise BudgetError(
-            f"a picture of {own} px, computed at {base}, needs {needed / (1 << 30):.1f} GiB and "
+            f"a picture of {own} px, computed at {base}, needs {needed_bytes / (1 << 30):.1f} GiB and "
             f"{free / (1 << 30):.1f} GiB are free; give a smaller --size, or take `wsi-espnet segment` for slides"
         )
