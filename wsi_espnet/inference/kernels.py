@@ -45,6 +45,31 @@ def kernel(function: _Function) -> _Function:
 
 
 @kernel
+def _leak(value: np.float32, slope: np.float32) -> np.float32:
+    """PReLU."""
+    leaked = value * slope  # before it is known whether it is needed: a choice, and no jump
+    return value if value > 0 else leaked
+
+
+@kernel
+def _exp(value: np.float32) -> np.float32:
+    """Exponential of a number <= 0, to 3e-6 of it.
+
+    The C library's takes one value at a time, ten times as long. e^x = 2^n e^r, where |r| <= ln 2 / 2 leaves Taylor's
+    series after r^5 an error of r^6 / 720.
+    """
+    x = max(value, np.float32(-87))  # about 2^-126, the smallest normal number
+    n = np.floor(x * np.float32(1 / math.log(2)) + np.float32(0.5))
+    r = x - n * np.float32(math.log(2))
+    series = np.float32(1 / 24) + r * np.float32(1 / 120)
+    series = np.float32(1 / 6) + r * series
+    series = np.float32(1 / 2) + r * series
+    series = np.float32(1) + r * (np.float32(1) + r * series)
+    power = np.int32((np.int32(n) + 127) << 23)
+    return np.float32(series * power.view(np.float32))
+
+
+@kernel
 def normalise(px: Pixels | Vector, scale: Vector, shift: Vector, out: Array) -> None:
     """Out (rows, W * 3) = px * scale + shift, of px (rows, W * 3) uint8 or float32; scale and shift (W * 3,)."""
     for row in range(px.shape[0]):
@@ -251,23 +276,13 @@ def read_out(logits: Vector, labels: Pixels, probabilities: Pixels, first: int) 
 
 
 def _wide(value: Any) -> Any:
-    """A value of a map as float32; see `_of_wide`."""
-    raise NotImplementedError
+    """A value of a map as float32."""
+    raise TypeError("this is for kernels alone; `_of_wide` says what numba compiles")
 
 
 def _narrow(value: Any, out: Any) -> Any:
-    """A float32 as `out` holds it, rounded to the nearest; see `_of_narrow`."""
-    raise NotImplementedError
-
-
-def _leak(value: Any, slope: Any) -> Any:
-    """PReLU; see `_of_leak`."""
-    raise NotImplementedError
-
-
-def _exp(value: Any) -> Any:
-    """Exponential of a float32 <= 0, to 3e-6 of it; see `_of_exp`."""
-    raise NotImplementedError
+    """A float32 as `out` holds it, rounded to the nearest."""
+    raise TypeError("this is for kernels alone; `_of_narrow` says what numba compiles")
 
 
 @overload(_wide)
@@ -294,30 +309,3 @@ def _of_narrow(value: Any, out: Any) -> Any:
         return high if number == number else np.uint16(_NAN)
 
     return rounded if out.dtype == types.uint16 else same
-
-
-@overload(_leak)
-def _of_leak(value: Any, slope: Any) -> Any:
-    def leak(value: Any, slope: Any) -> Any:
-        leaked = value * slope  # before it is known whether it is needed: a choice, and no jump
-        return value if value > 0 else leaked
-
-    return leak
-
-
-@overload(_exp)
-def _of_exp(value: Any) -> Any:
-    # The C library's takes one value at a time, ten times as long. e^x = 2^n e^r, where |r| <= ln 2 / 2 leaves Taylor's
-    # series after r^5 an error of r^6 / 720.
-    def exp(value: Any) -> Any:
-        x = max(np.float32(value), np.float32(-87))  # about 2^-126, the smallest normal number
-        n = np.floor(x * np.float32(1 / math.log(2)) + np.float32(0.5))
-        r = x - n * np.float32(math.log(2))
-        series = np.float32(1 / 24) + r * np.float32(1 / 120)
-        series = np.float32(1 / 6) + r * series
-        series = np.float32(1 / 2) + r * series
-        series = np.float32(1) + r * (np.float32(1) + r * series)
-        power = np.int32((np.int32(n) + 127) << 23)
-        return series * power.view(np.float32)
-
-    return exp
