@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from wsi_espnet.inference import bands
+from wsi_espnet.inference import bands, segmenter
 from wsi_espnet.inference.bands import Workspace, run_in_bands
 from wsi_espnet.inference.layers import in_precision
 from wsi_espnet.inference.segmenter import BandedSegmenter, Segmenter, read_out
@@ -118,6 +118,15 @@ def test_a_copy_in_another_precision_convolves_in_it_and_leaves_the_network() ->
     convolutions = nn.Conv2d, nn.ConvTranspose2d
     kinds = {(isinstance(layer, convolutions), x.dtype) for layer in copy.modules() for x in layer.parameters(False)}
     assert kinds == {(True, torch.bfloat16), (False, torch.float32)}
+
+
+def test_the_memory_of_a_large_picture_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segmenter, "KEPT_PX", 64 * 64)
+    run, seen = segmenter.Banded(network(), torch.float32), torch.randn(1, 3, 66, 60)
+    assert torch.equal(run(seen), run(seen))
+    assert run._idle == []
+    run(seen[..., :64, :])
+    assert len(run._idle) == 1
 
 
 def test_calls_at_once_have_a_workspace_each_and_threads_that_take_turns_share_one() -> None:
