@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from wsi_espnet.threads import on_threads, one_by_one
+from wsi_espnet.threads import in_order, on_threads
 
 
 def test_results_keep_the_order_of_the_items_and_no_turn_is_taken_twice() -> None:
@@ -47,16 +47,16 @@ def test_what_is_done_ahead_comes_in_order(threads: int) -> None:
         return x * x
 
     found = []
-    for place, result in enumerate(one_by_one(square, range(50), threads=threads)):
+    for place, result in enumerate(in_order(square, range(50), threads=threads)):
         assert len(begun) <= place + 2 * threads
         found.append(result)
     assert found == [x * x for x in range(50)]
     assert sorted(begun) == list(range(50))
-    assert list(one_by_one(square, [], threads=threads)) == []
+    assert list(in_order(square, [], threads=threads)) == []
 
 
 def test_one_thread_is_the_callers() -> None:
-    assert set(one_by_one(lambda _: threading.get_ident(), range(3), threads=1)) == {threading.get_ident()}
+    assert set(in_order(lambda _: threading.get_ident(), range(3), threads=1)) == {threading.get_ident()}
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -70,11 +70,11 @@ def test_an_error_comes_in_its_turn(threads: int) -> None:
         yield from range(4)
         raise OSError("cut off")
 
-    results = one_by_one(refuse_three, range(10), threads=threads)
+    results = in_order(refuse_three, range(10), threads=threads)
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(KeyError, match="three"):
         next(results)
-    words = one_by_one(str, ends_at_four(), threads=threads)
+    words = in_order(str, ends_at_four(), threads=threads)
     assert [next(words) for _ in range(4)] == ["0", "1", "2", "3"]
     with pytest.raises(OSError, match="cut off"):
         next(words)
@@ -82,7 +82,7 @@ def test_an_error_comes_in_its_turn(threads: int) -> None:
 
 def test_who_stops_taking_stops_the_rest() -> None:
     begun: list[int] = []
-    results = one_by_one(begun.append, range(1000), threads=2)
+    results = in_order(begun.append, range(1000), threads=2)
     next(results)
     results.close()
     assert len(begun) <= 4

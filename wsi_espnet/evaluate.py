@@ -23,7 +23,7 @@ from wsi_espnet.inference.view import ImageLabeller, Size, View
 from wsi_espnet.outputs.pictures import class_palette, id_png, palette_png
 from wsi_espnet.outputs.score_files import CSV_NAME, JSON_NAME, PICTURE_NAME, write_scores
 from wsi_espnet.scores import Scores, confusion
-from wsi_espnet.threads import one_by_one
+from wsi_espnet.threads import in_order
 
 MASKS = "masks"
 """Folder for the predicted masks, beside the scores."""
@@ -126,7 +126,7 @@ def evaluate(
         labels = classes.lookup[predictor.labels(picture.rgb, mpp=source.mpp)]
         return labels, confusion(picture.labels, labels, len(source.classes))
 
-    for i, (labels, count) in enumerate(one_by_one(score, samples, threads=predictor.at_once)):
+    for i, (labels, count) in enumerate(in_order(score, samples, threads=predictor.at_once)):
         counts += count
         masks.write(i, labels)
         if progress is not None:

@@ -26,7 +26,7 @@ from wsi_espnet.models.catalog import class_table
 from wsi_espnet.outputs.pictures import class_palette, id_png, palette_png, rgb_png, voc_palette
 from wsi_espnet.outputs.pictures import overlay as tint
 from wsi_espnet.outputs.videos import write_video
-from wsi_espnet.threads import one_by_one
+from wsi_espnet.threads import in_order
 
 MASKS, OVERLAYS, LABEL_IDS, VOC = "masks", "overlays", "label_ids", "voc"
 """Folders of the results, one for each kind; the last two are what the servers of Cityscapes and VOC take."""
@@ -175,7 +175,7 @@ def _label_pictures(
         return None
 
     failures: list[Failure] = []
-    for number, failure in enumerate(one_by_one(do, pictures, threads=threads), start=1):
+    for number, failure in enumerate(in_order(do, pictures, threads=threads), start=1):
         if failure is not None:
             failures.append(failure)
         if progress is not None:
@@ -205,7 +205,7 @@ def _label_video(
         refuse_existing([*folders.values(), *([shown] if shown else [])])
     done = 0
     with nullcontext() if shown is None else write_video(shown, video.rate) as overlays:
-        for frame, labels in one_by_one(lambda frame: (frame, label(frame.rgb)), video, threads=threads):
+        for frame, labels in in_order(lambda frame: (frame, label(frame.rgb)), video, threads=threads):
             for kind, folder in folders.items():
                 write_bytes_atomic(folder / f"{done:06d}.png", kinds[kind](frame.rgb, labels))
             if overlays is not None:

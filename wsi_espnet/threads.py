@@ -24,7 +24,7 @@ def on_threads(function: Callable[[Item], Found], items: Iterable[Item]) -> list
         return list(pool.map(function, items))
 
 
-def one_by_one(function: Callable[[Item], Found], items: Iterable[Item], *, threads: int) -> Iterator[Found]:
+def in_order(function: Callable[[Item], Found], items: Iterable[Item], *, threads: int) -> Iterator[Found]:
     """What `function` gives for each item, in their order, while it is at work on the next ones.
 
     Results wait for who takes them, at most twice as many as there are threads. With one thread nothing is done ahead,

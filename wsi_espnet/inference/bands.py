@@ -152,7 +152,7 @@ def _stem(network: EspNet, window: Tensor, mean: Tensor, scale: Tensor, workspac
     with_image = activate.beside(Activation.none(3))
     reduce = Convolution(encoder.level2_0.c1.conv.weight, stride=2, to_thin=True)
     pixels = window.numpy()
-    for start, stop in _bands(height // 4, 2 * 24 * (width // 2), workspace):
+    for start, stop in _bands(height // 4, 2 * 24 * (width // 2), workspace):  # 16 + 3 channels, filled up
         top = 4 * start - 3  # the row above a band of half the size needs three of the image
         missing = max(0, -top)
         px = workspace.array("band", 4 * stop - top, width, 3)
