@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wsi_espnet.inference import bands, segmenter
 from wsi_espnet.inference.bands import Workspace, run_in_bands
-from wsi_espnet.inference.layers import in_precision
+from wsi_espnet.inference.layers import Convolution, in_precision
 from wsi_espnet.inference.segmenter import BandedSegmenter, Segmenter, read_out
 from wsi_espnet.models.card import EspNetConfig
 from wsi_espnet.models.catalog import find_model, read_card
@@ -71,6 +71,15 @@ def test_bands_say_what_the_whole_says(
     wanted = whole(module, px)
     assert got.shape == wanted.shape
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_a_convolution_takes_and_gives_channels_last(kernel: int, dtype: torch.dtype) -> None:
+    """A band that torch does not see as such is copied to other orders and back, in four times the time."""
+    convolve = Convolution(torch.randn(8, 24, kernel, kernel).to(dtype))
+    band = np.zeros((12, 40, 24), Workspace(dtype).array("", 1).dtype)
+    assert convolve(band).flags.c_contiguous
 
 
 @settings(deadline=None, max_examples=30)

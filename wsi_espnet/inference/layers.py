@@ -70,7 +70,7 @@ class Convolution:
 
     def __call__(self, band: Array) -> Array:
         """(rows, W, inputs) to (fewer rows, W', at least `outputs`); what counts begins at `column`."""
-        x = _as_tensor(band[None].transpose(0, 3, 1, 2))
+        x = _as_tensor(band).unsqueeze(0).permute(0, 3, 1, 2)  # numpy's new axis has no stride, so is not channels last
         if self._one_by_one:
             y = torch.ops.aten.mkldnn_convolution(x, self._weight, None, (0, 0), (1, 1), (1, 1), 1)
         else:
