@@ -23,7 +23,7 @@ MMAP_FROM_BYTES = 5 << 20
 """Blocks from this size on are returned to the system when they are freed.
 
 By default glibc raises this limit to the largest block that was freed, up to 32 MiB, and puts the rest on heaps that
-windows of many sizes leave in shreds. It lies just above a band's maps (4 MiB, `inference.bands`), of which a window
+windows of many sizes leave in shreds. It lies just above a band's maps (4 MiB, `inference.maps`), of which a window
 needs thousands: below them the system clears each page again and again, and a third of a run went there on a
 virtual machine.
 """

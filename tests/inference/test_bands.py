@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from wsi_espnet.inference import bands, segmenter
-from wsi_espnet.inference.bands import Workspace, run_in_bands
+from wsi_espnet.inference import maps, segmenter
+from wsi_espnet.inference.bands import BandedEspNet
 from wsi_espnet.inference.layers import Convolution, in_precision
+from wsi_espnet.inference.maps import Workspace
 from wsi_espnet.inference.segmenter import BandedSegmenter, Segmenter, read_out
 from wsi_espnet.models.card import EspNetConfig
 from wsi_espnet.models.catalog import find_model, read_card
@@ -45,7 +46,7 @@ def whole(module: EspNet, px: Tensor) -> Tensor:
 
 def banded(module: EspNet, px: Tensor, workspace: Workspace | None = None) -> Tensor:
     dtype = module.classifier.weight.dtype
-    found = list(run_in_bands(module, px, MEAN, SCALE, workspace or Workspace(dtype)))
+    found = list(BandedEspNet(module)(px, MEAN, SCALE, workspace or Workspace(dtype)))
     assert [row for row, _ in found] == list(np.cumsum([0, *(x.shape[1] for _, x in found)])[:-1])
     return torch.from_numpy(np.concatenate([x for _, x in found], axis=1))[None]
 
@@ -66,7 +67,7 @@ def test_bands_say_what_the_whole_says(
 ) -> None:
     module, px = network(p=p, q=q, classes=classes, skip=skip, seed=seed), window(8 * height, 8 * width, seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bands, "BAND_BYTES", size)
+        patch.setattr(maps, "BAND_BYTES", size)
         got = banded(module, px)
     wanted = whole(module, px)
     assert got.shape == wanted.shape

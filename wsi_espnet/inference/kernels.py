@@ -1,4 +1,4 @@
-"""Passes over maps that take one value at a time, compiled by numba: what lies between two convolutions is one of them.
+"""Passes over maps, compiled by numba: what kernels of the network's stages share, and those of its results.
 
 Torch makes a pass of each operation, so joined, normalised and leaked maps went through the cache up to nine times.
 In bf16 that took two thirds of a window's time.
@@ -9,9 +9,10 @@ A map is (rows, W, C) in this memory order: float32, or bfloat16 as the uint16 o
 
 from __future__ import annotations
 
-import functools
 import math
+import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
@@ -32,6 +33,10 @@ _NAN = 0x7FC0
 
 _LARGEST = np.finfo(np.float32).max
 
+SOURCES = zlib.crc32(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
+"""Of this folder. It is among the constants of kernels that call what lies in other modules: numba looks for changes of
+their own file alone, and would go on with what it kept of older ones."""
+
 
 def kernel(function: _Function) -> _Function:
     """Compiled when first called, which takes half a second, and kept beside this file or in the user's cache."""
@@ -45,7 +50,7 @@ def kernel(function: _Function) -> _Function:
 
 
 @kernel
-def _leak(value: np.float32, slope: np.float32) -> np.float32:
+def leak(value: np.float32, slope: np.float32) -> np.float32:
     """PReLU."""
     leaked = value * slope  # before it is known whether it is needed: a choice, and no jump
     return value if value > 0 else leaked
@@ -70,30 +75,6 @@ def _exp(value: np.float32) -> np.float32:
 
 
 @kernel
-def normalise(px: Pixels | Vector, scale: Vector, shift: Vector, out: Array) -> None:
-    """Out (rows, W * 3) = px * scale + shift, of px (rows, W * 3) uint8 or float32; scale and shift (W * 3,)."""
-    for row in range(px.shape[0]):
-        for place in range(px.shape[1]):
-            out[row, place] = _narrow(np.float32(px[row, place]) * scale[place] + shift[place], out)
-
-
-@kernel
-def average(source: Array, first: int, out: Array) -> None:
-    """Out (rows, W / 2, 3): means of 3 x 3 px at stride 2 of three channels of a source, from `first` on.
-
-    The source (2 * rows + 1, W, C) brings the row above, and has zeros on its left.
-    """
-    for row in range(out.shape[0]):
-        for column in range(out.shape[1]):
-            for channel in range(3):
-                total = np.float32(0)
-                for y in range(2 * row, 2 * row + 3):
-                    for x in range(max(0, 2 * column - 1), 2 * column + 2):
-                        total += _wide(source[y, x, first + channel])
-                out[row, column, channel] = _narrow(total / np.float32(9), out)
-
-
-@kernel
 def copy(source: Array, out: Array, margin: int, channels: int) -> None:
     """The first channels of a source, to `out` behind `margin` columns."""
     for row in range(source.shape[0]):
@@ -103,125 +84,81 @@ def copy(source: Array, out: Array, margin: int, channels: int) -> None:
 
 
 @kernel
-def activate(source: Array, scale: Vector, shift: Vector, slope: Vector, out: Array, at: int) -> None:
-    """Normalisation and PReLU of a source's first channels, as many as there are scales.
+def activate(source: Array, scale: Vector, shift: Vector, slope: Vector, out: Array) -> None:
+    """Normalisation and PReLU of a source's first channels, as many as there are scales, to `out`.
 
-    They become those from `at` on of `out`, which may be the source. A slope of 1 is no PReLU.
+    A slope of 1 is no PReLU.
     """
     for row in range(out.shape[0]):
         for column in range(out.shape[1]):
             for channel in range(scale.shape[0]):
-                value = _wide(source[row, column, channel]) * scale[channel] + shift[channel]
-                out[row, column, at + channel] = _narrow(_leak(value, slope[channel]), out)
+                value = widened(source[row, column, channel]) * scale[channel] + shift[channel]
+                out[row, column, channel] = narrowed(leak(value, slope[channel]), out)
 
 
-@kernel
-def activate_twice(
-    source: Array,
+def fuse(
+    branches: tuple[Array, ...],
+    row: int,
+    columns: tuple[int, ...],
+    passed: Array,
     scale: Vector,
-    shift: Vector,
     slope: Vector,
     next_scale: Vector,
     next_shift: Vector,
-    next_slope: Vector,
     out: Array,
+    first: int,
+    other: int,
 ) -> None:
-    """`activate`, and once more with what is next."""
-    for row in range(out.shape[0]):
-        for column in range(out.shape[1]):
-            for channel in range(scale.shape[0]):
-                value = _wide(source[row, column, channel]) * scale[channel] + shift[channel]
-                value = _leak(value, slope[channel]) * next_scale[channel] + next_shift[channel]
-                out[row, column, channel] = _narrow(_leak(value, next_slope[channel]), out)
-
-
-@functools.cache
-def fusing(first: int, other: int) -> Callable[..., None]:
-    """`fuse(branches, columns, passed, scale, slope, next_scale, next_shift, out)`: the second half of a pyramid.
+    """For kernels: a row of a pyramid's second half.
 
     `branches` are five maps, each from its own one of `columns` on; of the first the first `first` channels count, of
     the others the first `other`. They are joined as `models.espnet.Pyramid.fused` says, multiplied by scale, added to
-    `passed`, and leaked: `out`. `passed` holds what this pyramid's normalisation makes of its input (without input: its
-    shift), and becomes what the next one's makes of `out`.
+    `passed`, and leaked: `out`. `passed` holds what this pyramid's normalisation makes of its input, and becomes what
+    the next one's makes of `out`. Both are the row alone, (W, C).
 
-    Both numbers are constants of the kernel: loops of 12 or 25 steps become vectors best so, in 0.6 to 0.8 of the time.
+    Both numbers are constants: loops of 12 or 25 steps become vectors best so, in 0.6 to 0.8 of the time.
     """
-    channels = first + 4 * other
+    raise TypeError("this is for kernels alone")
 
-    @kernel
-    def fuse(
-        branches: tuple[Array, ...],
-        columns: tuple[int, ...],
-        passed: Array,
-        scale: Vector,
-        slope: Vector,
-        next_scale: Vector,
-        next_shift: Vector,
-        out: Array,
-    ) -> None:
+
+@kernel
+def fill(passed: Array, shift: Vector) -> None:
+    """What normalisation makes of no input, to all px of a row (W, C)."""
+    for column in range(passed.shape[0]):
+        for channel in range(passed.shape[1]):
+            passed[column, channel] = narrowed(shift[channel], passed)
+
+
+@overload(fuse, prefer_literal=True)
+def _of_fuse(  # type: ignore[no-untyped-def]
+    branches, row, columns, passed, scale, slope, next_scale, next_shift, out, first, other
+):
+    of_first, of_other = first.literal_value, other.literal_value
+    channels = of_first + 4 * of_other
+
+    def fused(  # type: ignore[no-untyped-def]
+        branches, row, columns, passed, scale, slope, next_scale, next_shift, out, first, other
+    ):
         one, two, four, eight, sixteen = branches
-        fused = np.empty(channels, np.float32)
-        for row in range(out.shape[0]):
-            for column in range(out.shape[1]):
-                for channel in range(first):
-                    fused[channel] = _wide(one[row, columns[0] + column, channel])
-                for channel in range(other):
-                    total = _wide(two[row, columns[1] + column, channel])
-                    fused[first + channel] = total
-                    total += _wide(four[row, columns[2] + column, channel])
-                    fused[first + other + channel] = total
-                    total += _wide(eight[row, columns[3] + column, channel])
-                    fused[first + 2 * other + channel] = total
-                    total += _wide(sixteen[row, columns[4] + column, channel])
-                    fused[first + 3 * other + channel] = total
-                for channel in range(channels):
-                    value = _leak(fused[channel] * scale[channel] + _wide(passed[row, column, channel]), slope[channel])
-                    out[row, column, channel] = _narrow(value, out)
-                    passed[row, column, channel] = _narrow(value * next_scale[channel] + next_shift[channel], out)
-
-    return fuse
-
-
-@kernel
-def unfold(fours: Array, first: int, scale: Vector, shift: Vector, slope: Vector, out: Array, at: int) -> None:
-    """A map of twice the sides, normalised and leaked, to the channels from `at` on of `out`, one for each scale.
-
-    `fours` (rows, W, 4 * channels) holds 2 x 2 px of channels each. `out` begins with row `first` of the doubled map.
-    """
-    channels = scale.shape[0]
-    for row in range(out.shape[0]):
-        y = first + row
-        for column in range(out.shape[1]):
-            corner = (2 * (y % 2) + column % 2) * channels
+        joined = np.empty(channels, np.float32)
+        for column in range(out.shape[0]):
+            for channel in range(of_first):
+                joined[channel] = widened(one[row, columns[0] + column, channel])
+            for channel in range(of_other):
+                total = widened(two[row, columns[1] + column, channel])
+                joined[of_first + channel] = total
+                total += widened(four[row, columns[2] + column, channel])
+                joined[of_first + of_other + channel] = total
+                total += widened(eight[row, columns[3] + column, channel])
+                joined[of_first + 2 * of_other + channel] = total
+                total += widened(sixteen[row, columns[4] + column, channel])
+                joined[of_first + 3 * of_other + channel] = total
             for channel in range(channels):
-                value = _wide(fours[y // 2, column // 2, corner + channel]) * scale[channel] + shift[channel]
-                out[row, column, at + channel] = _narrow(_leak(value, slope[channel]), out)
+                value = leak(joined[channel] * scale[channel] + widened(passed[column, channel]), slope[channel])
+                out[column, channel] = narrowed(value, out)
+                passed[column, channel] = narrowed(value * next_scale[channel] + next_shift[channel], out)
 
-
-@kernel
-def classify(source: Array, scale: Vector, shift: Vector, slope: Vector, weight: Vector, out: Vector) -> None:
-    """The last layers, to planes of logits.
-
-    Out (C, 2 * rows, 2 * W) float32 is the transposed convolution of 2 x 2 at stride 2 of a normalised and leaked
-    source; weight (2, 2, C, C) float32 is ordered (y, x, to, from).
-    """
-    rows, columns = source.shape[:2]
-    channels = scale.shape[0]
-    line = np.empty((channels, columns), np.float32)
-    for row in range(rows):
-        for column in range(columns):
-            for channel in range(channels):
-                value = _wide(source[row, column, channel]) * scale[channel] + shift[channel]
-                line[channel, column] = _leak(value, slope[channel])
-        for channel in range(channels):
-            for y in range(2):
-                target = out[channel, 2 * row + y]
-                target[:] = 0
-                for origin in range(channels):
-                    left, right = weight[y, 0, channel, origin], weight[y, 1, channel, origin]
-                    for column in range(columns):
-                        target[2 * column] += left * line[origin, column]
-                        target[2 * column + 1] += right * line[origin, column]
+    return fused
 
 
 @kernel
@@ -275,28 +212,28 @@ def read_out(logits: Vector, labels: Pixels, probabilities: Pixels, first: int) 
     return strange == 0
 
 
-def _wide(value: Any) -> Any:
+def widened(value: Any) -> Any:
     """A value of a map as float32."""
     raise TypeError("this is for kernels alone; `_of_wide` says what numba compiles")
 
 
-def _narrow(value: Any, out: Any) -> Any:
+def narrowed(value: Any, out: Any) -> Any:
     """A float32 as `out` holds it, rounded to the nearest."""
     raise TypeError("this is for kernels alone; `_of_narrow` says what numba compiles")
 
 
-@overload(_wide)
+@overload(widened)
 def _of_wide(value: Any) -> Any:
     def same(value: Any) -> Any:
         return value
 
-    def widened(value: Any) -> Any:
+    def from_bits(value: Any) -> Any:
         return np.uint32(np.uint32(value) << 16).view(np.float32)
 
-    return widened if value == types.uint16 else same
+    return from_bits if value == types.uint16 else same
 
 
-@overload(_narrow)
+@overload(narrowed)
 def _of_narrow(value: Any, out: Any) -> Any:
     def same(value: Any, out: Any) -> Any:
         return value

@@ -1,4 +1,4 @@
-"""ESPNet's layers as bands of rows go through them on the CPU: torch's convolutions, and kernels for what lies between.
+"""What the stages of a network in bands are made of: convolutions of rows, and what normalises them.
 
 Bands are arrays (rows, W, C) as `kernels` takes them. Torch sees them when it convolves and at no other time: each of
 its calls lets go of Python's lock and waits for it again, which threads at work on windows feel.
@@ -7,16 +7,20 @@ its calls lets go of Python's lock and waits for it again, which threads at work
 from __future__ import annotations
 
 import copy
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numba.extending import overload
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsi_espnet.inference import kernels
-from wsi_espnet.inference.kernels import Array
+from wsi_espnet.inference.kernels import SOURCES, Array, Vector, kernel
+from wsi_espnet.inference.vectors import Weights, multiply
 from wsi_espnet.models.espnet import EspNet
 
 _VECTOR = 8
@@ -33,55 +37,81 @@ def in_precision(network: EspNet, dtype: torch.dtype) -> EspNet:
 
 
 class Convolution:
-    """A convolution of rows that bring those above and below with them.
+    """A convolution of rows that bring those above and below with them; `padded` adds zeros beside them."""
 
-    A thin map, which pyramids are dilated over, has columns of zeros of its own: AMX convolves a map that is to be
-    padded from a copy, in up to five times the time.
-
-    Parameters
-    ----------
-    weight
-        (outputs, inputs, kernel, kernel).
-    stride, dilation
-        Of both sides.
-    margin
-        The columns to the left and right, where rows come from a thin map; None pads what is not one.
-    to_thin
-        Whether rows go to a thin map.
-    """
-
-    def __init__(
-        self, weight: Tensor, *, stride: int = 1, dilation: int = 1, margin: int | None = None, to_thin: bool = False
-    ) -> None:
-        outputs, inputs = weight.shape[:2]
-        reach = dilation * (weight.shape[3] // 2)
-        self.outputs = thin_channels(outputs, weight.dtype) if to_thin else outputs
+    def __init__(self, weight: Tensor, *, dilation: int = 1, padded: bool = True) -> None:
         # In fp32 channels of zeros fill up vectors: without them 25 outputs take up to 1.3 times as long as 32.
-        filled = -(-self.outputs // _VECTOR) * _VECTOR if weight.dtype == torch.float32 else self.outputs
-        more = 0 if margin is None else thin_channels(inputs, weight.dtype) - inputs
-        weight = F.pad(weight, (0, 0, 0, 0, 0, more, 0, filled - outputs))
+        more = -len(weight) % (_VECTOR if weight.dtype == torch.float32 else 2)
+        weight = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, more))
         self._weight = weight.contiguous(memory_format=torch.channels_last)  # or each call makes it so
-        self._padding = reach if margin is None else 0
-        self._stride, self._dilation = stride, dilation
-        # In fp32 torch leaves these to MKL (ATen's `use_mkldnn`), which takes up to twice as long as oneDNN.
-        with_onednn = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
-        self._one_by_one = weight.shape[2:] == (1, 1) and weight.dtype == torch.float32 and with_onednn
-        self.column = 0 if margin is None else margin - reach
+        self._dilation = dilation
+        self._padding = weight.shape[3] // 2 if padded else 0
 
     def __call__(self, band: Array) -> Array:
-        """(rows, W, inputs) to (fewer rows, W', at least `outputs`); what counts begins at `column`."""
-        x = _as_tensor(band).unsqueeze(0).permute(0, 3, 1, 2)  # numpy's new axis has no stride, so is not channels last
-        if self._one_by_one:
-            y = torch.ops.aten.mkldnn_convolution(x, self._weight, None, (0, 0), (1, 1), (1, 1), 1)
-        else:
-            y = F.conv2d(x, self._weight, None, self._stride, (0, self._padding), self._dilation)
-        values: Array = _as_array(y)[0].transpose(1, 2, 0)
+        """(rows, W, inputs) to (fewer rows, W', outputs, and perhaps some more)."""
+        # Torch's new axis, not numpy's: that has no stride, and the order of the others would not be seen.
+        x = _as_tensor(band).unsqueeze(0).permute(0, 3, 1, 2)
+        y = F.conv2d(x, self._weight, padding=(0, self._padding), dilation=self._dilation)
+        values: Array = _as_array(y.permute(0, 2, 3, 1))[0]
         return values
 
 
-def thin_channels(channels: int, dtype: torch.dtype) -> int:
-    """Channels of a thin map: in bf16 an even number, as AMX takes half as long again with 25 as with 26."""
-    return channels + channels % 2 if dtype == torch.bfloat16 else channels
+class PointConvolution:
+    """A convolution of 1 x 1: by `vectors` in fp32, which makes no more outputs than there are, by torch in bf16."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.outputs = len(weight)
+        self._convolve: Convolution | None = None
+        if weight.dtype == torch.float32:
+            self.weights = Weights.of_convolution(weight)
+        else:
+            self._convolve = Convolution(weight)
+
+    def __call__(self, band: Array, out: Array, left: int = 0) -> None:
+        """(rows, W, inputs) to the columns of `out` (rows, W', outputs, and perhaps some more) from `left` on."""
+        if self._convolve is None:
+            _reducing(*self.weights.sizes)(band, self.weights.wides, self.weights.rests, out, left)
+        else:
+            kernels.copy(self._convolve(band), out, left, out.shape[2])
+
+
+def reduce(
+    source: Array, wides: Vector, rests: Vector, out: Array, left: int, inputs: int, wide: int, rest: int
+) -> None:
+    """For kernels: a convolution of 1 x 1 of one row, (W, inputs) float32; the weights' sizes are constants.
+
+    Its outputs, or the first of them, become those of `out` (W', channels) from column `left` on.
+    """
+    raise TypeError("this is for kernels alone")
+
+
+@overload(reduce, prefer_literal=True)
+def _of_reduce(source, wides, rests, out, left, inputs, wide, rest):  # type: ignore[no-untyped-def]
+    outputs = wide.literal_value + rest.literal_value
+
+    def reduced(source, wides, rests, out, left, inputs, wide, rest):  # type: ignore[no-untyped-def]
+        width = source.shape[0]
+        line = np.empty((width, outputs), np.float32)
+        multiply(source, (0,), inputs, wides, rests, line, 0, outputs, width, inputs, wide, rest)
+        for column in range(width):
+            for channel in range(out.shape[1]):
+                out[left + column, channel] = line[column, channel]
+
+    return reduced
+
+
+@functools.cache
+def _reducing(inputs: int, wide: int, rest: int) -> Callable[..., None]:
+    """`reduce` of all rows."""
+    sources = SOURCES
+
+    @kernel
+    def reduce_all(source: Array, wides: Array, rests: Array, out: Array, left: int) -> None:
+        assert sources >= 0
+        for row in range(source.shape[0]):
+            reduce(source[row], wides, rests, out[row], left, inputs, wide, rest)
+
+    return reduce_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +131,11 @@ class Activation:
         slope = torch.ones_like(scale) if act is None else act.weight
         return cls(*(x.detach().numpy() for x in (scale, bn.bias - bn.running_mean * scale, slope)))
 
+    @property
+    def vectors(self) -> tuple[Vector, Vector, Vector]:
+        """Scale, shift and slope."""
+        return self.scale, self.shift, self.slope
+
     @classmethod
     def none(cls, channels: int) -> Activation:
         """Leaves values as they are."""
@@ -116,34 +151,14 @@ class Activation:
         parts = (np.split(vector, places) for vector in (self.scale, self.shift, self.slope))
         return [Activation(*vectors) for vectors in zip(*parts, strict=True)]
 
-    def __call__(self, band: Array, out: Array, at: int = 0) -> None:
-        """The first channels of `band` to those of `out` from `at` on."""
-        kernels.activate(band, self.scale, self.shift, self.slope, out, at)
-
-    def twice(self, band: Array, following: Activation, out: Array) -> None:
-        """The same with another one behind it."""
-        then = following.scale, following.shift, following.slope
-        kernels.activate_twice(band, self.scale, self.shift, self.slope, *then, out)
-
-    def unfold(self, fours: Array, first: int, out: Array, at: int = 0) -> None:
-        """The same of what `Doubling` gives, from row `first` of the doubled map on."""
-        kernels.unfold(fours, first, self.scale, self.shift, self.slope, out, at)
-
-    def fill(self, out: Array) -> None:
-        """What a px of zeros becomes before it leaks, to all px of `out`."""
-        shift = torch.from_numpy(self.shift)
-        out[:] = _as_array(shift.bfloat16() if out.dtype == np.uint16 else shift)
+    def __call__(self, band: Array, out: Array) -> None:
+        """The first channels of `band` to `out`, which may be the same."""
+        kernels.activate(band, *self.vectors, out)
 
 
-class Doubling:
-    """A transposed convolution of 2 x 2 at stride 2, as a product of matrices."""
-
-    def __init__(self, conv: nn.ConvTranspose2d) -> None:
-        self._weight = conv.weight.permute(2, 3, 1, 0).reshape(4 * conv.out_channels, -1)
-
-    def __call__(self, band: Array) -> Array:
-        """(rows, W, C) to (rows, W, 4 * C'): 2 x 2 px of channels each."""
-        return _as_array(F.linear(_as_tensor(band), self._weight))
+def by_corner(conv: nn.ConvTranspose2d) -> NDArray[np.float32]:
+    """A transposed convolution of 2 x 2 at stride 2: (y, x, to, from)."""
+    return conv.weight.detach().float().permute(2, 3, 1, 0).contiguous().numpy()
 
 
 def _as_tensor(values: Array) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,10 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsi_espnet.inference import kernels
-from wsi_espnet.inference.bands import Workspace, run_in_bands
+from wsi_espnet.inference.bands import BandedEspNet
 from wsi_espnet.inference.layers import in_precision
+from wsi_espnet.inference.maps import Workspace
 from wsi_espnet.models.card import ModelCard
-from wsi_espnet.models.espnet import EspNet, crop_to, pad_to_multiple
+from wsi_espnet.models.espnet import MULTIPLE, EspNet, crop_to, pad_to_multiple
+
+TOLD_AFTER_S = 2
+"""How long kernels may take to be there before somebody is told why nothing happens."""
+
+log = logging.getLogger(__name__)
 
 
 class Segmenter(nn.Module):
@@ -68,19 +76,19 @@ class Banded:
 
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
         assert isinstance(network, EspNet)
-        self._network = in_precision(network, dtype).requires_grad_(False)
+        self._run = BandedEspNet(in_precision(network, dtype).requires_grad_(False))
         self._dtype = dtype
         self._idle: list[Workspace] = []
 
     @property
     def classes(self) -> int:
         """Planes of the logits."""
-        return self._network.classifier.out_channels
+        return self._run.classes
 
     def bands(self, window: Tensor, mean: Tensor, scale: Tensor) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """As `run_in_bands`."""
+        """As `BandedEspNet`."""
         with self._workspace() as workspace:
-            yield from run_in_bands(self._network, window, mean, scale, workspace)
+            yield from self._run(window, mean, scale, workspace)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(1, 3, H, W) float32 as the network sees it, of any size -> logits (1, C, H, W)."""
@@ -90,7 +98,7 @@ class Banded:
         small = padded.shape[2] * padded.shape[3] <= KEPT_PX
         with self._workspace() if small else contextlib.nullcontext(Workspace(self._dtype)) as workspace:
             values = padded[0].permute(1, 2, 0).contiguous()
-            for row, band in run_in_bands(self._network, values, *as_it_is, workspace):
+            for row, band in self._run(values, *as_it_is, workspace):
                 logits[0, :, row : row + band.shape[1]] = torch.from_numpy(band)
         return crop_to(logits, x)
 
@@ -106,12 +114,26 @@ class Banded:
             self._idle.append(workspace)
 
 
+@contextlib.contextmanager
+def telling_of_kernels() -> Iterator[None]:
+    """Around a first call: kernels are compiled in it, where no earlier run on this machine has left them."""
+    text = "compiling the network for this processor, about 15 s; later runs find it there"
+    timer = threading.Timer(TOLD_AFTER_S, log.info, [text])
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 class BandedSegmenter:
     """A `Segmenter` in bands: more than twice as fast in half the memory."""
 
     def __init__(self, whole: Segmenter) -> None:
         self._network = Banded(whole.network, whole.dtype)
         self._whole = whole
+        with telling_of_kernels():
+            self(torch.zeros((1, MULTIPLE, MULTIPLE, 3), dtype=torch.uint8))
 
     def __call__(self, windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, H, W, 3) uint8 -> labels (B, H, W) uint8, probabilities (B, C, H, W) uint8, finite () bool."""

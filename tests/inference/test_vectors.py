@@ -1,0 +1,124 @@
+"""Sums of products, and convolutions by Winograd's products, are what numpy and torch compute."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from wsi_espnet.inference import winograd
+from wsi_espnet.inference.kernels import kernel
+from wsi_espnet.inference.vectors import Weights, multiply
+from wsi_espnet.inference.winograd import convolve
+
+Floats = NDArray[np.float32]
+
+INPUTS, OUTPUTS = 11, 25
+"""Of the kernels that are compiled here: more than a vector, and one more than three."""
+
+
+def product(source: Floats, wides: Floats, count: int, rests: Floats | None = None) -> Floats:
+    """`count` px beside each other of weights (rows, inputs, outputs), the rows one behind the other in `source`."""
+    rows, inputs, wide = wides.shape
+    if rests is None:
+        rests = np.zeros((rows, 0, inputs), np.float32)
+    rest = rests.shape[1]
+    out = np.zeros((count, wide + rest), np.float32)
+
+    @kernel
+    def once(source: Floats, starts: tuple[int, ...], wides: Floats, rests: Floats, out: Floats) -> None:
+        multiply(source, starts, inputs, wides, rests, out, 0, wide + rest, out.shape[0], inputs, wide, rest)
+
+    once(source, tuple(row * len(source) // rows for row in range(rows)), wides, rests, out)
+    return out
+
+
+@pytest.mark.parametrize("outputs", [1, 3, 8, 25, 28, 40])
+@pytest.mark.parametrize(("rows", "inputs"), [(1, 6), (1, 131), (3, 12)])
+def test_products_are_those_of_matrices(rows: int, inputs: int, outputs: int) -> None:
+    rng = np.random.default_rng(0)
+    px, weights = rng.normal(size=(rows, 23, inputs)), rng.normal(size=(rows, inputs, outputs))
+    found = Weights.of(weights.astype(np.float32))
+    got = product(px.astype(np.float32).ravel(), found.wides, 23, found.rests)
+    assert found.outputs == outputs
+    assert found.sizes[1] + found.sizes[2] == got.shape[1] >= outputs
+    np.testing.assert_allclose(got[:, :outputs], np.einsum("rpi,rio->po", px, weights), rtol=1e-4, atol=1e-4)
+    assert (got[:, outputs:] == 0).all()
+
+
+@kernel
+def convolve_eleven(
+    source: Floats, column: int, width: int, dilation: int, wides: Floats, rests: Floats
+) -> NDArray[np.float32]:
+    return convolve(source, column, width, dilation, wides, rests, 11, 24, 1)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    dilation=st.sampled_from([1, 2, 4, 8, 16]),
+    rows=st.integers(1, 40),
+    width=st.integers(1, 150),
+    column=st.integers(16, 20),
+    seed=st.integers(0, 1000),
+)
+def test_winograds_products_are_a_dilated_convolution(
+    dilation: int, rows: int, width: int, column: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    px = rng.normal(size=(rows + 2 * dilation, width, INPUTS)).astype(np.float32)
+    weight = rng.normal(size=(OUTPUTS, INPUTS, 3, 3)).astype(np.float32)
+    source = np.zeros((len(px), column + winograd.room(width, dilation), INPUTS), np.float32)
+    source[:, column : column + width] = px
+    found = winograd.filters(weight)
+    if found.sizes != (INPUTS, 24, 1):
+        pytest.skip("this processor's vectors are longer; test_longer_vectors_say_the_same takes the other way round")
+    got = convolve_eleven(source, column, width, dilation, found.wides, found.rests)
+    x = torch.from_numpy(px.astype(np.float64)).permute(2, 0, 1)[None]
+    wanted = F.conv2d(x, torch.from_numpy(weight.astype(np.float64)), padding=(0, dilation), dilation=dilation)
+    np.testing.assert_allclose(got[:, :width], wanted[0].permute(1, 2, 0).numpy(), rtol=1e-4, atol=2e-4)
+
+
+def test_a_convolution_of_other_sizes_is_refused() -> None:
+    found = winograd.filters(np.zeros((OUTPUTS, INPUTS, 3, 3), np.float32))
+    wides, rests = np.zeros((6, 3, 11, 24), np.float32), np.zeros((6, 3, 1, 11), np.float32)
+    enough = winograd.room(30, 4)
+    assert found.outputs == OUTPUTS
+    assert convolve_eleven(np.zeros((9, 4 + enough, 11), np.float32), 4, 30, 4, wides, rests).shape == (1, 32, 25)
+    for source, column in (
+        (np.zeros((9, 3 + enough, 11)), 4),
+        (np.zeros((9, 4 + enough, 11)), 3),
+        (np.zeros((9, 99, 12)), 4),
+    ):
+        with pytest.raises(ValueError, match="of another size"):
+            convolve_eleven(source.astype(np.float32), column, 30, 4, wides, rests)
+
+
+@pytest.mark.slow
+def test_longer_vectors_say_the_same(tmp_path: Path) -> None:
+    """Those of AVX-512; on processors without, LLVM takes each for two."""
+    code = (
+        "import sys\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "from wsi_espnet.inference import vectors\n"
+        "vectors.lanes = lambda: int(sys.argv[2])\n"
+        "import test_bands as t\n"
+        "module, px = t.network(q=2), t.window(72, 104)\n"
+        "got, wanted = t.banded(module, px), t.whole(module, px)\n"
+        "t.torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))\n"
+        "print('equal')\n"
+    )
+    for lanes in ("8", "16"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(Path(__file__).parent), lanes],
+            env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / lanes)}, check=False, capture_output=True, text=True,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (0, "equal\n"), done.stderr

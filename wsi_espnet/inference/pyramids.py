@@ -1,0 +1,245 @@
+"""ESPNet's pyramids in bands: five dilated convolutions of one thin map, and what is made of them.
+
+A pyramid's reduced map is thin, whole, and lies between columns of zeros of its own: AMX convolves a map that is to be
+padded from a copy, in up to five times the time. In fp32 all of a band is one call of a kernel, which convolves by
+`winograd` in half the time of oneDNN (AVX2), and keeps of what it makes only what a later layer asks for. In bf16, and
+where there are fewer channels than `winograd.FEWEST`, torch convolves.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Protocol, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from wsi_espnet.inference import winograd
+from wsi_espnet.inference.kernels import SOURCES, Array, Vector, fill, fuse, kernel
+from wsi_espnet.inference.layers import Activation, Convolution, PointConvolution, reduce
+from wsi_espnet.inference.maps import REACH, Map, Workspace
+from wsi_espnet.inference.vectors import Weights
+from wsi_espnet.inference.winograd import convolve
+from wsi_espnet.models.espnet import DILATIONS, DilatedPyramid, Pyramid, StridedPyramid
+
+
+class BandedPyramid:
+    """A pyramid from its reduced map on, and the reduction of the one behind it.
+
+    Parameters
+    ----------
+    pyramid
+        Of a network from `layers.in_precision`.
+    following
+        The pyramid behind it, or None.
+    """
+
+    def __init__(self, pyramid: Pyramid, following: DilatedPyramid | None) -> None:
+        weight = pyramid.c1.conv.weight
+        self.outputs, self._narrow = pyramid.outputs, len(weight)
+        self._by_products = weight.dtype == torch.float32 and self._narrow >= winograd.FEWEST
+        self._alone = not (isinstance(pyramid, DilatedPyramid) and pyramid.residual)
+        self._own = _activation(pyramid)
+        self._following = Activation.none(pyramid.outputs) if following is None else _activation(following)
+        reduction = None if following is None else PointConvolution(following.c1.conv.weight)
+        self._band: _Band = (_ByProducts if self._by_products else _ByConvolutions)(pyramid, reduction)
+
+    def reduced(self, number: int, rows: int, width: int, workspace: Workspace) -> Map:
+        """Where the reduced map belongs; two numbers in turn serve pyramids one behind the other."""
+        channels, right = thin_channels(self._narrow, workspace.dtype), REACH
+        if self._by_products:
+            right = winograd.room(width, REACH) - width
+        return Map(workspace, f"thin {number}", rows, width, channels, left=REACH, right=right)
+
+    def __call__(self, reduced: Map, passed: Map, out: Map | None, thinner: Map | None, workspace: Workspace) -> None:
+        """From the reduced map to `out`, where there is one, and to the reduced map of the pyramid that follows.
+
+        `passed` comes as `kernels.fuse` says, with anything in it where no input is added, and goes so.
+        """
+        vectors = self._own.vectors, self._following.scale, self._following.shift
+        for start, stop in workspace.bands(reduced.rows, reduced.width * self.outputs):
+            rows = reduced.take(start - REACH, stop + REACH), passed.take(start, stop)
+            kept = out.take(start, stop) if out else None
+            self._band(*rows, self._alone, vectors, kept, thinner.take(start, stop) if thinner else None, workspace)
+
+
+_Vectors = tuple[tuple[Vector, Vector, Vector], Vector, Vector]
+
+
+class _Band(Protocol):
+    """Rows of a pyramid.
+
+    `source` holds `REACH` more of them above and below than `passed`, to which nothing is added before if these are
+    `alone`; `out` and `thinner` are where to.
+    """
+
+    def __call__(
+        self,
+        source: Array,
+        passed: Array,
+        alone: bool,
+        vectors: _Vectors,
+        out: Array | None,
+        thinner: Array | None,
+        workspace: Workspace,
+    ) -> None: ...
+
+
+class _ByConvolutions:
+    def __init__(self, pyramid: Pyramid, reduction: PointConvolution | None) -> None:
+        weights = [conv.weight for conv in pyramid.branches]
+        self._reduce = reduction
+        self._fuse = _fusing(len(weights[0]), len(weights[1]))
+        more = thin_channels(weights[0].shape[1], weights[0].dtype) - weights[0].shape[1]
+        self._convolutions = [
+            Convolution(F.pad(w, (0, 0, 0, 0, 0, more)), dilation=d, padded=False)
+            for d, w in zip(DILATIONS, weights, strict=True)
+        ]
+
+    def __call__(
+        self,
+        source: Array,
+        passed: Array,
+        alone: bool,
+        vectors: _Vectors,
+        out: Array | None,
+        thinner: Array | None,
+        workspace: Workspace,
+    ) -> None:
+        maps = tuple(
+            convolve(source[REACH - dilation : len(source) - REACH + dilation])
+            for dilation, convolve in zip(DILATIONS, self._convolutions, strict=True)
+        )
+        band = workspace.array("band", *passed.shape) if out is None else out
+        columns = tuple(REACH - dilation for dilation in DILATIONS)
+        self._fuse(maps, columns, passed, alone, *vectors[0], *vectors[1:], band)
+        if self._reduce is not None and thinner is not None:
+            self._reduce(band, thinner, REACH)
+
+
+class _ByProducts:
+    def __init__(self, pyramid: Pyramid, reduction: PointConvolution | None) -> None:
+        branches = [winograd.filters(conv.weight.detach().numpy()) for conv in pyramid.branches]
+        self._filters = tuple(part for filters in branches for part in (filters.wides, filters.rests))
+        # A kernel has all its arguments: behind the last pyramid weights that nobody asks for, of the others' sizes.
+        inputs = pyramid.branches[0].in_channels
+        none = Weights.of(np.zeros((1, pyramid.outputs, inputs), np.float32))
+        self._reduction = none if reduction is None else reduction.weights
+        first, other = branches[:2]
+        self._run = _pyramid(first.outputs, other.outputs, first.sizes, other.sizes, self._reduction.sizes)
+
+    def __call__(
+        self,
+        source: Array,
+        passed: Array,
+        alone: bool,
+        vectors: _Vectors,
+        out: Array | None,
+        thinner: Array | None,
+        workspace: Workspace,
+    ) -> None:
+        out = passed[:0] if out is None else out
+        thinner = source[:0] if thinner is None else thinner
+        reduction = self._reduction.wides, self._reduction.rests
+        self._run(source, DILATIONS, self._filters, passed, alone, *vectors[0], *vectors[1:], out, *reduction, thinner)
+
+
+def thin_channels(channels: int, dtype: torch.dtype) -> int:
+    """Channels of a thin map: in bf16 an even number, as AMX takes half as long again with 25 as with 26."""
+    return channels if dtype == torch.float32 else channels + channels % 2
+
+
+def _activation(pyramid: Pyramid) -> Activation:
+    if isinstance(pyramid, StridedPyramid):
+        return Activation.of(pyramid.bn, pyramid.act)
+    norm = cast("DilatedPyramid", pyramid).bn
+    return Activation.of(norm.bn, norm.act)
+
+
+@functools.cache
+def _fusing(first: int, other: int) -> Callable[..., None]:
+    """`fuse(branches, columns, passed, alone, ..., out)`: `kernels.fuse` of all rows."""
+    sources = SOURCES
+
+    @kernel
+    def fuse_all(
+        branches: tuple[Array, ...],
+        columns: tuple[int, ...],
+        passed: Array,
+        alone: bool,
+        scale: Vector,
+        shift: Vector,
+        slope: Vector,
+        next_scale: Vector,
+        next_shift: Vector,
+        out: Array,
+    ) -> None:
+        assert sources >= 0
+        for row in range(out.shape[0]):
+            if alone:
+                fill(passed[row], shift)
+            fuse(branches, row, columns, passed[row], scale, slope, next_scale, next_shift, out[row], first, other)
+
+    return fuse_all
+
+
+_Sizes = tuple[int, int, int]
+"""`Weights.sizes`."""
+
+
+@functools.cache
+def _pyramid(first: int, other: int, first_sizes: _Sizes, sizes: _Sizes, reduction: _Sizes) -> Callable[..., None]:
+    """`run(source, dilations, filters, passed, alone, ..., out, wides, rests, thinner)`: as `_Band`.
+
+    `first` and `other` are the outputs of the first branch and of each other one, `first_sizes` and `sizes` those of
+    their filters, `reduction` those of the weights behind them. `out` and `thinner` without rows are not written to.
+    """
+    sources, channels = SOURCES, first + 4 * other
+    inputs, first_wide, first_rest = first_sizes
+    _, wide, rest = sizes
+    thinned, thin_wide, thin_rest = reduction
+
+    @kernel
+    def run(
+        source: Array,
+        dilations: tuple[int, ...],
+        filters: tuple[Vector, ...],
+        passed: Array,
+        alone: bool,
+        scale: Vector,
+        shift: Vector,
+        slope: Vector,
+        next_scale: Vector,
+        next_shift: Vector,
+        out: Array,
+        wides: Vector,
+        rests: Vector,
+        thinner: Array,
+    ) -> None:
+        assert sources >= 0
+        rows, width = passed.shape[:2]
+        # Dilations are no constants of these calls: one convolution is compiled for four branches.
+        d1, d2, d4, d8, d16 = dilations
+        near = source[REACH - d1 : REACH + rows + d1]
+        one = convolve(near, REACH, width, d1, filters[0], filters[1], inputs, first_wide, first_rest)
+        near = source[REACH - d2 : REACH + rows + d2]
+        two = convolve(near, REACH, width, d2, filters[2], filters[3], inputs, wide, rest)
+        near = source[REACH - d4 : REACH + rows + d4]
+        four = convolve(near, REACH, width, d4, filters[4], filters[5], inputs, wide, rest)
+        near = source[REACH - d8 : REACH + rows + d8]
+        eight = convolve(near, REACH, width, d8, filters[6], filters[7], inputs, wide, rest)
+        near = source[REACH - d16 : REACH + rows + d16]
+        sixteen = convolve(near, REACH, width, d16, filters[8], filters[9], inputs, wide, rest)
+        branches, columns = (one, two, four, eight, sixteen), (0, 0, 0, 0, 0)
+        line = np.empty((width, channels), np.float32)
+        for row in range(rows):
+            target = out[row] if out.shape[0] > 0 else line
+            if alone:
+                fill(passed[row], shift)
+            fuse(branches, row, columns, passed[row], scale, slope, next_scale, next_shift, target, first, other)
+            if thinner.shape[0] > 0:
+                reduce(target, wides, rests, thinner[row], REACH, thinned, thin_wide, thin_rest)
+
+    return run
