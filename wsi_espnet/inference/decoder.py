@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 from torch import nn
 
-from wsi_espnet.inference.kernels import SOURCES, Array, Vector, kernel, leak, widened
+from wsi_espnet.inference.kernels import SOURCES, Array, Vector, kernel, last_three, leak, widened
 from wsi_espnet.inference.layers import Activation, by_corner
 from wsi_espnet.inference.maps import Map, Workspace
 from wsi_espnet.inference.vectors import Weights, multiply
@@ -100,7 +100,7 @@ def _decoding(classes: int, skip: int, inputs: int, wide: int, rest: int) -> Cal
                         line[1 + column, classes + channel] = widened(detail[row, left + column, channel])
             if row < 2:
                 continue
-            starts = ((row - 2) % 3 * length, (row - 1) % 3 * length, row % 3 * length)
+            starts = last_three(row, length)
             multiply(lines, starts, channels, wides, rests, said, 0, wide + rest, width, inputs, wide, rest)
             for column in range(width):
                 for channel in range(classes):

@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 from torch import nn
 
-from wsi_espnet.inference.kernels import SOURCES, Array, Vector, kernel, leak, narrowed, widened
+from wsi_espnet.inference.kernels import SOURCES, Array, Vector, kernel, last_three, leak, narrowed, put, widened
 from wsi_espnet.inference.layers import Activation, by_corner
 from wsi_espnet.inference.maps import Map, Workspace
 from wsi_espnet.inference.vectors import Weights, multiply
@@ -147,7 +147,7 @@ def _quarter_joining(
                     joined[row - 1, column, channel] = narrowed(value, joined)
             if row % 2 == 1:
                 continue
-            starts_of_three = ((row - 2) % 3 * length, (row - 1) % 3 * length, here * length)
+            starts_of_three = last_three(row, length)
             multiply(
                 lines,
                 starts_of_three,
@@ -162,10 +162,7 @@ def _quarter_joining(
                 thin_wide,
                 thin_rest,
             )
-            for column in range(width // 2):
-                for channel in range(thinner.shape[2]):
-                    value = thin[column, channel] if channel < reduced else np.float32(0)
-                    thinner[row // 2 - 1, left + column, channel] = narrowed(value, thinner)
+            put(thin, reduced, thinner[row // 2 - 1], left)
 
     return run
 

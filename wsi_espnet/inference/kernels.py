@@ -84,6 +84,21 @@ def copy(source: Array, out: Array, margin: int, channels: int) -> None:
 
 
 @kernel
+def put(line: Vector, channels: int, out: Array, left: int) -> None:
+    """The first channels of a row (W, C') to those of `out` (W', C) from column `left` on; behind them zeros."""
+    for column in range(line.shape[0]):
+        for channel in range(out.shape[1]):
+            value = line[column, channel] if channel < channels else np.float32(0)
+            out[left + column, channel] = narrowed(value, out)
+
+
+@kernel
+def last_three(row: int, length: int) -> tuple[int, int, int]:
+    """Where a row and the two above it begin in three lines of `length` values that rows fill in turn."""
+    return (row - 2) % 3 * length, (row - 1) % 3 * length, row % 3 * length
+
+
+@kernel
 def activate(source: Array, scale: Vector, shift: Vector, slope: Vector, out: Array) -> None:
     """Normalisation and PReLU of a source's first channels, as many as there are scales, to `out`.
 

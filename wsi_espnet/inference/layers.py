@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsi_espnet.inference import kernels
-from wsi_espnet.inference.kernels import SOURCES, Array, Vector, kernel
+from wsi_espnet.inference.kernels import SOURCES, Array, Vector, kernel, put
 from wsi_espnet.inference.vectors import Weights, multiply
 from wsi_espnet.models.espnet import EspNet
 
@@ -93,9 +93,7 @@ def _of_reduce(source, wides, rests, out, left, inputs, wide, rest):  # type: ig
         width = source.shape[0]
         line = np.empty((width, outputs), np.float32)
         multiply(source, (0,), inputs, wides, rests, line, 0, outputs, width, inputs, wide, rest)
-        for column in range(width):
-            for channel in range(out.shape[1]):
-                out[left + column, channel] = line[column, channel]
+        put(line, outputs, out, left)
 
     return reduced
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol, cast
 
 import numpy as np
@@ -41,10 +42,10 @@ class BandedPyramid:
         self.outputs, self._narrow = pyramid.outputs, len(weight)
         self._by_products = weight.dtype == torch.float32 and self._narrow >= winograd.FEWEST
         self._alone = not (isinstance(pyramid, DilatedPyramid) and pyramid.residual)
-        self._own = _activation(pyramid)
-        self._following = Activation.none(pyramid.outputs) if following is None else _activation(following)
+        behind = Activation.none(pyramid.outputs) if following is None else _activation(following)
+        self._vectors: _Vectors = *_activation(pyramid).vectors, behind.scale, behind.shift
         reduction = None if following is None else PointConvolution(following.c1.conv.weight)
-        self._band: _Band = (_ByProducts if self._by_products else _ByConvolutions)(pyramid, reduction)
+        self._run: _Run = (_ByProducts if self._by_products else _ByConvolutions)(pyramid, reduction)
 
     def reduced(self, number: int, rows: int, width: int, workspace: Workspace) -> Map:
         """Where the reduced map belongs; two numbers in turn serve pyramids one behind the other."""
@@ -58,33 +59,34 @@ class BandedPyramid:
 
         `passed` comes as `kernels.fuse` says, with anything in it where no input is added, and goes so.
         """
-        vectors = self._own.vectors, self._following.scale, self._following.shift
         for start, stop in workspace.bands(reduced.rows, reduced.width * self.outputs):
-            rows = reduced.take(start - REACH, stop + REACH), passed.take(start, stop)
-            kept = out.take(start, stop) if out else None
-            self._band(*rows, self._alone, vectors, kept, thinner.take(start, stop) if thinner else None, workspace)
+            band = _Band(
+                source=reduced.take(start - REACH, stop + REACH),
+                passed=passed.take(start, stop),
+                out=out.take(start, stop) if out else None,
+                thinner=thinner.take(start, stop) if thinner else None,
+            )
+            self._run(band, self._vectors, self._alone, workspace)
 
 
-_Vectors = tuple[tuple[Vector, Vector, Vector], Vector, Vector]
+_Vectors = tuple[Vector, Vector, Vector, Vector, Vector]
+"""Scale, shift and slope of a pyramid; scale and shift of the one behind it."""
 
 
-class _Band(Protocol):
-    """Rows of a pyramid.
+@dataclass(frozen=True, slots=True)
+class _Band:
+    """Rows that a pyramid is run on: with `REACH` more above and below, what is added to them, and where they go to."""
 
-    `source` holds `REACH` more of them above and below than `passed`, to which nothing is added before if these are
-    `alone`; `out` and `thinner` are where to.
-    """
+    source: Array
+    passed: Array
+    out: Array | None
+    thinner: Array | None
 
-    def __call__(
-        self,
-        source: Array,
-        passed: Array,
-        alone: bool,
-        vectors: _Vectors,
-        out: Array | None,
-        thinner: Array | None,
-        workspace: Workspace,
-    ) -> None: ...
+
+class _Run(Protocol):
+    """A way to run a pyramid; `alone` it has nothing added, whatever is in `passed`."""
+
+    def __call__(self, band: _Band, vectors: _Vectors, alone: bool, workspace: Workspace) -> None: ...
 
 
 class _ByConvolutions:
@@ -98,25 +100,16 @@ class _ByConvolutions:
             for d, w in zip(DILATIONS, weights, strict=True)
         ]
 
-    def __call__(
-        self,
-        source: Array,
-        passed: Array,
-        alone: bool,
-        vectors: _Vectors,
-        out: Array | None,
-        thinner: Array | None,
-        workspace: Workspace,
-    ) -> None:
+    def __call__(self, band: _Band, vectors: _Vectors, alone: bool, workspace: Workspace) -> None:
         maps = tuple(
-            convolve(source[REACH - dilation : len(source) - REACH + dilation])
+            convolve(band.source[REACH - dilation : len(band.source) - REACH + dilation])
             for dilation, convolve in zip(DILATIONS, self._convolutions, strict=True)
         )
-        band = workspace.array("band", *passed.shape) if out is None else out
+        out = workspace.array("band", *band.passed.shape) if band.out is None else band.out
         columns = tuple(REACH - dilation for dilation in DILATIONS)
-        self._fuse(maps, columns, passed, alone, *vectors[0], *vectors[1:], band)
-        if self._reduce is not None and thinner is not None:
-            self._reduce(band, thinner, REACH)
+        self._fuse(maps, columns, band.passed, alone, *vectors, out)
+        if self._reduce is not None and band.thinner is not None:
+            self._reduce(out, band.thinner, REACH)
 
 
 class _ByProducts:
@@ -130,20 +123,11 @@ class _ByProducts:
         first, other = branches[:2]
         self._run = _pyramid(first.outputs, other.outputs, first.sizes, other.sizes, self._reduction.sizes)
 
-    def __call__(
-        self,
-        source: Array,
-        passed: Array,
-        alone: bool,
-        vectors: _Vectors,
-        out: Array | None,
-        thinner: Array | None,
-        workspace: Workspace,
-    ) -> None:
-        out = passed[:0] if out is None else out
-        thinner = source[:0] if thinner is None else thinner
+    def __call__(self, band: _Band, vectors: _Vectors, alone: bool, workspace: Workspace) -> None:
+        out = band.passed[:0] if band.out is None else band.out
+        thinner = band.source[:0] if band.thinner is None else band.thinner
         reduction = self._reduction.wides, self._reduction.rests
-        self._run(source, DILATIONS, self._filters, passed, alone, *vectors[0], *vectors[1:], out, *reduction, thinner)
+        self._run(band.source, DILATIONS, self._filters, band.passed, alone, *vectors, out, *reduction, thinner)
 
 
 def thin_channels(channels: int, dtype: torch.dtype) -> int:
@@ -191,7 +175,7 @@ _Sizes = tuple[int, int, int]
 
 @functools.cache
 def _pyramid(first: int, other: int, first_sizes: _Sizes, sizes: _Sizes, reduction: _Sizes) -> Callable[..., None]:
-    """`run(source, dilations, filters, passed, alone, ..., out, wides, rests, thinner)`: as `_Band`.
+    """`run(source, dilations, filters, passed, alone, ..., out, wides, rests, thinner)`: a `_Band`.
 
     `first` and `other` are the outputs of the first branch and of each other one, `first_sizes` and `sizes` those of
     their filters, `reduction` those of the weights behind them. `out` and `thinner` without rows are not written to.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsi_espnet.inference.kernels import SOURCES, Array, Pixels, Vector, kernel, leak, narrowed
+from wsi_espnet.inference.kernels import SOURCES, Array, Pixels, Vector, kernel, last_three, leak, narrowed, put
 from wsi_espnet.inference.layers import Activation
 from wsi_espnet.inference.maps import Map, Workspace
 from wsi_espnet.inference.vectors import Weights, multiply
@@ -102,7 +102,7 @@ def _stem(skip: int, convolve: _Sizes, reduce: _Sizes, reduced: int) -> Callable
                 for place in range(3 * width):
                     line_of_px[3 + place] = np.float32(values[place]) * px_scale[place] + px_shift[place]
             length = 3 * (width + 1)
-            starts = (2 * row % 3 * length, (2 * row + 1) % 3 * length, (2 * row + 2) % 3 * length)
+            starts = last_three(2 * row + 2, length)
             multiply(pixels, starts, 6, wides, rests, both, 0, outputs, half, run_px, wide, rest)
             line, mean = lines[row % 3], means[row % 3]
             for column in range(half):
@@ -123,7 +123,7 @@ def _stem(skip: int, convolve: _Sizes, reduce: _Sizes, reduced: int) -> Callable
             if row % 2 == 1:
                 continue
             quarter, length = row // 2 - 1, (half + 1) * channels
-            starts = ((row - 2) % 3 * length, (row - 1) % 3 * length, row % 3 * length)
+            starts = last_three(row, length)
             multiply(
                 lines,
                 starts,
@@ -138,10 +138,8 @@ def _stem(skip: int, convolve: _Sizes, reduce: _Sizes, reduced: int) -> Callable
                 thin_wide,
                 thin_rest,
             )
+            put(thin, reduced, thinner[quarter], left)
             for column in range(half // 2):
-                for channel in range(thinner.shape[2]):
-                    value = thin[column, channel] if channel < reduced else np.float32(0)
-                    thinner[quarter, left + column, channel] = narrowed(value, thinner)
                 for channel in range(3):
                     total = np.float32(0)
                     for y in range(3):
