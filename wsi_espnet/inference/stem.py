@@ -43,7 +43,8 @@ class Stem:
         for start, stop in workspace.bands(height // 4, 2 * 24 * (width // 2)):
             top = max(0, 4 * start - 3)  # the row above a band of half the size needs three of the image
             places = detail.take(2 * start, 2 * stop), image.take(start, stop), reduced.take(start, stop), reduced.left
-            run(window.numpy()[top : 4 * stop], start == 0, scales, shifts, *self._vectors, *weights, *places)
+            px = np.ascontiguousarray(window.numpy()[top : 4 * stop])  # a part of a larger picture is not
+            run(px, start == 0, scales, shifts, *self._vectors, *weights, *places)
         return detail, image
 
 
