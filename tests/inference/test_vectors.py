@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -16,7 +17,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from wsi_espnet.inference import winograd
-from wsi_espnet.inference.kernels import kernel
 from wsi_espnet.inference.vectors import Weights, multiply
 from wsi_espnet.inference.winograd import convolve
 
@@ -26,19 +26,16 @@ INPUTS, OUTPUTS = 11, 25
 """Of the kernels that are compiled here: more than a vector, and one more than three."""
 
 
-def product(source: Floats, wides: Floats, count: int, rests: Floats | None = None) -> Floats:
-    """`count` px beside each other of weights (rows, inputs, outputs), the rows one behind the other in `source`."""
-    rows, inputs, wide = wides.shape
-    if rests is None:
-        rests = np.zeros((rows, 0, inputs), np.float32)
-    rest = rests.shape[1]
+def product(source: Floats, weights: tuple[Floats, Floats], count: int) -> Floats:
+    """`count` px beside each other of `Weights.values`, the rows one behind the other in `source`."""
+    (rows, inputs, wide), rest = weights[0].shape, weights[1].shape[1]
     out = np.zeros((count, wide + rest), np.float32)
 
-    @kernel
-    def once(source: Floats, starts: tuple[int, ...], wides: Floats, rests: Floats, out: Floats) -> None:
-        multiply(source, starts, inputs, wides, rests, out, 0, wide + rest, out.shape[0], inputs, wide, rest)
+    @numba.njit  # not kept: what is kept does not see that `vectors` changed
+    def once(source: Floats, starts: tuple[int, ...], weights: tuple[Floats, Floats], out: Floats) -> None:
+        multiply(source, starts, inputs, weights, out, inputs, wide, rest)
 
-    once(source, tuple(row * len(source) // rows for row in range(rows)), wides, rests, out)
+    once(source, tuple(row * len(source) // rows for row in range(rows)), weights, out)
     return out
 
 
@@ -48,18 +45,22 @@ def test_products_are_those_of_matrices(rows: int, inputs: int, outputs: int) ->
     rng = np.random.default_rng(0)
     px, weights = rng.normal(size=(rows, 23, inputs)), rng.normal(size=(rows, inputs, outputs))
     found = Weights.of(weights.astype(np.float32))
-    got = product(px.astype(np.float32).ravel(), found.wides, 23, found.rests)
+    got = product(px.astype(np.float32).ravel(), found.values, 23)
     assert found.outputs == outputs
     assert found.sizes[1] + found.sizes[2] == got.shape[1] >= outputs
     np.testing.assert_allclose(got[:, :outputs], np.einsum("rpi,rio->po", px, weights), rtol=1e-4, atol=1e-4)
     assert (got[:, outputs:] == 0).all()
 
 
-@kernel
-def convolve_eleven(
-    source: Floats, column: int, width: int, dilation: int, wides: Floats, rests: Floats
-) -> NDArray[np.float32]:
-    return convolve(source, column, width, dilation, wides, rests, 11, 24, 1)
+SIZES = winograd.filters(np.zeros((OUTPUTS, INPUTS, 3, 3), np.float32)).sizes
+"""Of filters on this processor."""
+
+_, WIDE, REST = SIZES
+
+
+@numba.njit
+def convolve_eleven(source: Floats, column: int, width: int, dilation: int, weights: tuple[Floats, Floats]) -> Floats:
+    return convolve(source, column, width, dilation, weights, INPUTS, WIDE, REST)
 
 
 @settings(deadline=None, max_examples=60)
@@ -79,27 +80,30 @@ def test_winograds_products_are_a_dilated_convolution(
     source = np.zeros((len(px), column + winograd.room(width, dilation), INPUTS), np.float32)
     source[:, column : column + width] = px
     found = winograd.filters(weight)
-    if found.sizes != (INPUTS, 24, 1):
-        pytest.skip("this processor's vectors are longer; test_longer_vectors_say_the_same takes the other way round")
-    got = convolve_eleven(source, column, width, dilation, found.wides, found.rests)
+    got = convolve_eleven(source, column, width, dilation, found.values)
     x = torch.from_numpy(px.astype(np.float64)).permute(2, 0, 1)[None]
     wanted = F.conv2d(x, torch.from_numpy(weight.astype(np.float64)), padding=(0, dilation), dilation=dilation)
-    np.testing.assert_allclose(got[:, :width], wanted[0].permute(1, 2, 0).numpy(), rtol=1e-4, atol=2e-4)
+    np.testing.assert_allclose(got[:, :width, :OUTPUTS], wanted[0].permute(1, 2, 0).numpy(), rtol=1e-4, atol=2e-4)
 
 
 def test_a_convolution_of_other_sizes_is_refused() -> None:
-    found = winograd.filters(np.zeros((OUTPUTS, INPUTS, 3, 3), np.float32))
-    wides, rests = np.zeros((6, 3, 11, 24), np.float32), np.zeros((6, 3, 1, 11), np.float32)
+    weights = winograd.filters(np.zeros((OUTPUTS, INPUTS, 3, 3), np.float32)).values
     enough = winograd.room(30, 4)
-    assert found.outputs == OUTPUTS
-    assert convolve_eleven(np.zeros((9, 4 + enough, 11), np.float32), 4, 30, 4, wides, rests).shape == (1, 32, 25)
-    for source, column in (
-        (np.zeros((9, 3 + enough, 11)), 4),
-        (np.zeros((9, 4 + enough, 11)), 3),
-        (np.zeros((9, 99, 12)), 4),
-    ):
+
+    def convolved(column: int, columns: int, inputs: int) -> Floats:
+        return convolve_eleven(np.zeros((9, columns, inputs), np.float32), column, 30, 4, weights)
+
+    assert convolved(4, 4 + enough, INPUTS).shape == (1, 32, WIDE + REST)
+    for column, columns, inputs in ((4, 3 + enough, INPUTS), (3, 4 + enough, INPUTS), (4, 99, INPUTS + 1)):
         with pytest.raises(ValueError, match="of another size"):
-            convolve_eleven(source.astype(np.float32), column, 30, 4, wides, rests)
+            convolved(column, columns, inputs)
+
+
+def test_weights_for_vectors_of_another_length_are_refused() -> None:
+    """Sums of whole vectors would be written behind what there is place for."""
+    weights = np.zeros((1, 8, 4), np.float32), np.zeros((1, 0, 8), np.float32)
+    with pytest.raises(ValueError, match="vectors of another length"):
+        product(np.zeros(80, np.float32), weights, 3)
 
 
 @pytest.mark.slow

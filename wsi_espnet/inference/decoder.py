@@ -12,7 +12,7 @@ from torch import nn
 from wsi_espnet.inference.kernels import SOURCES, Array, Vector, kernel, last_three, leak, widened
 from wsi_espnet.inference.layers import Activation, by_corner
 from wsi_espnet.inference.maps import Map, Workspace
-from wsi_espnet.inference.vectors import Weights, multiply
+from wsi_espnet.inference.vectors import Pair, Weights, multiply
 from wsi_espnet.models.espnet import EspNet, NormAct
 
 
@@ -32,52 +32,39 @@ class Decoder:
         decode = _decoding(classes, detail.channels, *weights.sizes)
         for start, stop in workspace.bands(up.rows, 2 * (detail.channels + classes) * detail.width):
             logits = np.empty((classes, 4 * (stop - start), 2 * detail.width), np.float32)
-            maps = detail.take(2 * start - 1, 2 * stop + 1), detail.left, up.take(start - 1, stop + 1)
+            maps = detail.take(2 * start - 1, 2 * stop + 1), up.take(start - 1, stop + 1)
             edges = start == 0, stop == up.rows
-            decode(
-                *maps,
-                *edges,
-                self._double,
-                *self._doubled,
-                weights.wides,
-                weights.rests,
-                *self._last,
-                self._classify,
-                logits,
-            )
+            decode(*maps, *edges, self._double, self._doubled, weights.values, self._last, self._classify, logits)
             yield 4 * start, logits
 
 
 @functools.cache
 def _decoding(classes: int, skip: int, inputs: int, wide: int, rest: int) -> Callable[..., None]:
-    """`decode(detail, left, up, first, last, double, ..., out)`: logits (classes, 4 * rows, 2 * W) from both maps.
+    """`decode(detail, up, first, last, double, doubled, weights, following, classify, out)`: logits from both maps.
 
-    `detail` (2 * rows + 2, left + W, skip) and `up` (rows + 2, W / 2, classes) bring what is above and below. Nothing
-    is there where rows are the `first` or the `last` of all. `double` and `classify` come from `by_corner`; between
-    them are vectors of the activations, and weights of the 3 x 3 convolution, whose sizes come last here.
+    `detail` (2 * rows + 2, W, skip) and `up` (rows + 2, W / 2, classes) bring what is above and below; nothing is there
+    where rows are the `first` or the `last` of all. `double` and `classify` come from `by_corner`, `doubled` and
+    `following` are activations' vectors, `weights` those of the 3 x 3 convolution, whose sizes come last here. Out is
+    (classes, 4 * rows, 2 * W).
     """
     sources, channels = SOURCES, classes + skip
 
     @kernel
     def decode(
         detail: Array,
-        left: int,
         up: Array,
         first: bool,
         last: bool,
         double: Vector,
-        scale: Vector,
-        shift: Vector,
-        slope: Vector,
-        wides: Vector,
-        rests: Vector,
-        last_scale: Vector,
-        last_shift: Vector,
-        last_slope: Vector,
+        doubled: tuple[Vector, ...],
+        weights: Pair,
+        following: tuple[Vector, ...],
         classify: Vector,
         out: Vector,
     ) -> None:
         assert sources >= 0
+        scale, shift, slope = doubled
+        next_scale, next_shift, next_slope = following
         rows, width = detail.shape[0], 2 * up.shape[1]
         lines = np.zeros((3, width + 2, channels), np.float32)  # the last three rows, between zeros
         length = (width + 2) * channels
@@ -97,15 +84,15 @@ def _decoding(classes: int, skip: int, inputs: int, wide: int, rest: int) -> Cal
                             total += corner[channel, origin] * widened(source[origin])
                         line[1 + column, channel] = leak(total * scale[channel] + shift[channel], slope[channel])
                     for channel in range(skip):
-                        line[1 + column, classes + channel] = widened(detail[row, left + column, channel])
+                        line[1 + column, classes + channel] = widened(detail[row, column, channel])
             if row < 2:
                 continue
             starts = last_three(row, length)
-            multiply(lines, starts, channels, wides, rests, said, 0, wide + rest, width, inputs, wide, rest)
+            multiply(lines, starts, channels, weights, said, inputs, wide, rest)
             for column in range(width):
                 for channel in range(classes):
-                    value = said[column, channel] * last_scale[channel] + last_shift[channel]
-                    planes[channel, column] = leak(value, last_slope[channel])
+                    value = said[column, channel] * next_scale[channel] + next_shift[channel]
+                    planes[channel, column] = leak(value, next_slope[channel])
             for channel in range(classes):
                 for y in range(2):
                     target = out[channel, 2 * (row - 2) + y]

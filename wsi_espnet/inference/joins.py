@@ -12,7 +12,7 @@ from torch import nn
 from wsi_espnet.inference.kernels import SOURCES, Array, Vector, kernel, last_three, leak, narrowed, put, widened
 from wsi_espnet.inference.layers import Activation, by_corner
 from wsi_espnet.inference.maps import Map, Workspace
-from wsi_espnet.inference.vectors import Weights, multiply
+from wsi_espnet.inference.vectors import Pair, Sizes, Weights, multiply
 from wsi_espnet.models.espnet import EspNet, NormAct
 
 
@@ -33,11 +33,11 @@ class QuarterJoin:
         run = _quarter_joining(
             channels, self._classify.sizes, self._classify.outputs, self._reduce.sizes, self._reduce.outputs
         )
-        weights = self._classify.wides, self._classify.rests, self._reduce.wides, self._reduce.rests
+        constants = self._activation.vectors, self._classify.values, self._side.vectors, self._reduce.values
         for start, stop in workspace.bands(reduced.rows, 2 * sum(channels) * joined.width):
             first, second, third = (each.take(2 * start - 1, 2 * stop) for each in maps)
             places = joined.take(2 * start, 2 * stop), reduced.take(start, stop), reduced.left
-            run(first, second, third, start == 0, *self._activation.vectors, *weights, *self._side.vectors, *places)
+            run(first, second, third, start == 0, *constants, *places)
 
 
 class EighthJoin:
@@ -56,22 +56,20 @@ class EighthJoin:
         """From two maps to the last channels of `joined`, which has twice their size."""
         channels = tuple(each.channels for each in maps)
         run = _eighth_joining(channels, self._classify.sizes, self._classify.outputs)
-        weights = self._classify.wides, self._classify.rests
+        constants = self._activation.vectors, self._classify.values, self._rescale.vectors
+        doubling = self._double, self._doubled.vectors
         for start, stop in workspace.bands(maps[0].rows, sum(channels) * maps[0].width):
             first, second = (each.take(start, stop) for each in maps)
-            vectors = *self._rescale.vectors[:2], self._double, *self._doubled.vectors
-            run(first, second, *self._activation.vectors, *weights, *vectors, joined.take(2 * start, 2 * stop))
-
-
-_Sizes = tuple[int, int, int]
+            run(first, second, *constants, *doubling, joined.take(2 * start, 2 * stop))
 
 
 @kernel
-def _activate_row(source: Array, scale: Vector, shift: Vector, slope: Vector, at: int, out: Vector, left: int) -> None:
+def _activate_row(source: Array, vectors: tuple[Vector, ...], at: int, out: Vector, left: int) -> None:
     """Normalisation and PReLU of a row (W, channels), to those of `out` (W', C) from column `left` and channel `at` on.
 
     The vectors are those of all channels of `out`.
     """
+    scale, shift, slope = vectors
     for column in range(source.shape[0]):
         for channel in range(source.shape[1]):
             value = widened(source[column, channel]) * scale[at + channel] + shift[at + channel]
@@ -80,17 +78,16 @@ def _activate_row(source: Array, scale: Vector, shift: Vector, slope: Vector, at
 
 @functools.cache
 def _quarter_joining(
-    maps: tuple[int, int, int], classify: _Sizes, classes: int, reduce: _Sizes, reduced: int
+    maps: tuple[int, int, int], classify: Sizes, classes: int, reduce: Sizes, reduced: int
 ) -> Callable[..., None]:
     """`run(first, second, third, top, ..., joined, thinner, left)`: rows of three maps, behind the one above.
 
     At the top there is none, whatever lies there.
     """
-    sources, channels = SOURCES, sum(maps)
+    sources, channels, stride = SOURCES, sum(maps), 2 * sum(maps)
     second_at, third_at = maps[0], maps[0] + maps[1]
     said_run, said_wide, said_rest = classify
     thin_run, thin_wide, thin_rest = reduce
-    said_outputs, thin_outputs, stride = said_wide + said_rest, thin_wide + thin_rest, 2 * channels
 
     @kernel
     def run(
@@ -98,120 +95,69 @@ def _quarter_joining(
         second: Array,
         third: Array,
         top: bool,
-        scale: Vector,
-        shift: Vector,
-        slope: Vector,
-        classify_wides: Vector,
-        classify_rests: Vector,
-        reduce_wides: Vector,
-        reduce_rests: Vector,
-        side_scale: Vector,
-        side_shift: Vector,
-        side_slope: Vector,
+        vectors: tuple[Vector, ...],
+        classify_weights: Pair,
+        side: tuple[Vector, ...],
+        reduce_weights: Pair,
         joined: Array,
         thinner: Array,
         left: int,
     ) -> None:
         assert sources >= 0
+        scale, shift, slope = side
         rows, width = first.shape[:2]
         lines = np.zeros((3, width + 1, channels), np.float32)  # the last three rows, behind zeros
         length = (width + 1) * channels
-        said = np.empty((width, said_outputs), np.float32)
-        thin = np.empty((width // 2, thin_outputs), np.float32)
+        said = np.empty((width, said_wide + said_rest), np.float32)
+        thin = np.empty((width // 2, thin_wide + thin_rest), np.float32)
         for row in range(rows):
-            here = row % 3
+            line = lines[row % 3]
             if row > 0 or not top:
-                _activate_row(first[row], scale, shift, slope, 0, lines[here], 1)
-                _activate_row(second[row], scale, shift, slope, second_at, lines[here], 1)
-                _activate_row(third[row], scale, shift, slope, third_at, lines[here], 1)
+                _activate_row(first[row], vectors, 0, line, 1)
+                _activate_row(second[row], vectors, second_at, line, 1)
+                _activate_row(third[row], vectors, third_at, line, 1)
             if row == 0:
                 continue
-            starts = (here * length + channels,)
-            multiply(
-                lines,
-                starts,
-                channels,
-                classify_wides,
-                classify_rests,
-                said,
-                0,
-                said_outputs,
-                width,
-                said_run,
-                said_wide,
-                said_rest,
-            )
+            multiply(line, (channels,), channels, classify_weights, said, said_run, said_wide, said_rest)
             for column in range(width):
                 for channel in range(classes):
-                    value = leak(said[column, channel] * side_scale[channel] + side_shift[channel], side_slope[channel])
+                    value = leak(said[column, channel] * scale[channel] + shift[channel], slope[channel])
                     joined[row - 1, column, channel] = narrowed(value, joined)
-            if row % 2 == 1:
-                continue
-            starts_of_three = last_three(row, length)
-            multiply(
-                lines,
-                starts_of_three,
-                stride,
-                reduce_wides,
-                reduce_rests,
-                thin,
-                0,
-                thin_outputs,
-                width // 2,
-                thin_run,
-                thin_wide,
-                thin_rest,
-            )
-            put(thin, reduced, thinner[row // 2 - 1], left)
+            if row % 2 == 0:
+                starts = last_three(row, length)
+                multiply(lines, starts, stride, reduce_weights, thin, thin_run, thin_wide, thin_rest)
+                put(thin, reduced, thinner[row // 2 - 1], left)
 
     return run
 
 
 @functools.cache
-def _eighth_joining(maps: tuple[int, int], classify: _Sizes, classes: int) -> Callable[..., None]:
-    """`run(first, second, ..., joined)`: rows of the maps, to twice as many."""
+def _eighth_joining(maps: tuple[int, int], classify: Sizes, classes: int) -> Callable[..., None]:
+    """`run(first, second, ..., joined)`: rows of two maps, to twice as many."""
     sources, channels, second_at = SOURCES, sum(maps), maps[0]
     said_run, said_wide, said_rest = classify
-    outputs = said_wide + said_rest
 
     @kernel
     def run(
         first: Array,
         second: Array,
-        scale: Vector,
-        shift: Vector,
-        slope: Vector,
-        classify_wides: Vector,
-        classify_rests: Vector,
-        said_scale: Vector,
-        said_shift: Vector,
+        vectors: tuple[Vector, ...],
+        classify_weights: Pair,
+        rescale: tuple[Vector, ...],
         double: Vector,
-        doubled_scale: Vector,
-        doubled_shift: Vector,
-        doubled_slope: Vector,
+        doubled: tuple[Vector, ...],
         joined: Array,
     ) -> None:
         assert sources >= 0
+        scale, shift, slope = doubled
+        said_scale, said_shift, _ = rescale
         rows, width = first.shape[:2]
         line = np.empty((width, channels), np.float32)
-        said = np.empty((width, outputs), np.float32)
+        said = np.empty((width, said_wide + said_rest), np.float32)
         for row in range(rows):
-            _activate_row(first[row], scale, shift, slope, 0, line, 0)
-            _activate_row(second[row], scale, shift, slope, second_at, line, 0)
-            multiply(
-                line,
-                (0,),
-                channels,
-                classify_wides,
-                classify_rests,
-                said,
-                0,
-                outputs,
-                width,
-                said_run,
-                said_wide,
-                said_rest,
-            )
+            _activate_row(first[row], vectors, 0, line, 0)
+            _activate_row(second[row], vectors, second_at, line, 0)
+            multiply(line, (0,), channels, classify_weights, said, said_run, said_wide, said_rest)
             for column in range(width):
                 for channel in range(classes):
                     said[column, channel] = said[column, channel] * said_scale[channel] + said_shift[channel]
@@ -222,7 +168,7 @@ def _eighth_joining(maps: tuple[int, int], classify: _Sizes, classes: int) -> Ca
                         total = np.float32(0)
                         for origin in range(classes):
                             total += corner[channel, origin] * source[origin]
-                        value = leak(total * doubled_scale[channel] + doubled_shift[channel], doubled_slope[channel])
+                        value = leak(total * scale[channel] + shift[channel], slope[channel])
                         joined[2 * row + y, column, classes + channel] = narrowed(value, joined)
 
     return run

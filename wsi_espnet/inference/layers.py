@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from wsi_espnet.inference import kernels
 from wsi_espnet.inference.kernels import SOURCES, Array, Vector, kernel, put
-from wsi_espnet.inference.vectors import Weights, multiply
+from wsi_espnet.inference.vectors import Pair, Weights, multiply
 from wsi_espnet.models.espnet import EspNet
 
 _VECTOR = 8
@@ -28,7 +28,7 @@ _VECTOR = 8
 
 
 def in_precision(network: EspNet, dtype: torch.dtype) -> EspNet:
-    """A copy that convolves in `dtype`, float32 or bfloat16; what lies between convolutions is computed in float32."""
+    """A copy with weights of `dtype`, float32 or bfloat16, as are its maps; pyramids alone also multiply in it."""
     network = copy.deepcopy(network)
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -70,14 +70,12 @@ class PointConvolution:
     def __call__(self, band: Array, out: Array, left: int = 0) -> None:
         """(rows, W, inputs) to the columns of `out` (rows, W', outputs, and perhaps some more) from `left` on."""
         if self._convolve is None:
-            _reducing(*self.weights.sizes)(band, self.weights.wides, self.weights.rests, out, left)
+            _reducing(*self.weights.sizes)(band, self.weights.values, out, left)
         else:
             kernels.copy(self._convolve(band), out, left, out.shape[2])
 
 
-def reduce(
-    source: Array, wides: Vector, rests: Vector, out: Array, left: int, inputs: int, wide: int, rest: int
-) -> None:
+def reduce(source: Array, weights: Pair, out: Array, left: int, inputs: int, wide: int, rest: int) -> None:
     """For kernels: a convolution of 1 x 1 of one row, (W, inputs) float32; the weights' sizes are constants.
 
     Its outputs, or the first of them, become those of `out` (W', channels) from column `left` on.
@@ -86,13 +84,12 @@ def reduce(
 
 
 @overload(reduce, prefer_literal=True)
-def _of_reduce(source, wides, rests, out, left, inputs, wide, rest):  # type: ignore[no-untyped-def]
+def _of_reduce(source, weights, out, left, inputs, wide, rest):  # type: ignore[no-untyped-def]
     outputs = wide.literal_value + rest.literal_value
 
-    def reduced(source, wides, rests, out, left, inputs, wide, rest):  # type: ignore[no-untyped-def]
-        width = source.shape[0]
-        line = np.empty((width, outputs), np.float32)
-        multiply(source, (0,), inputs, wides, rests, line, 0, outputs, width, inputs, wide, rest)
+    def reduced(source, weights, out, left, inputs, wide, rest):  # type: ignore[no-untyped-def]
+        line = np.empty((source.shape[0], outputs), np.float32)
+        multiply(source, (0,), inputs, weights, line, inputs, wide, rest)
         put(line, outputs, out, left)
 
     return reduced
@@ -104,10 +101,10 @@ def _reducing(inputs: int, wide: int, rest: int) -> Callable[..., None]:
     sources = SOURCES
 
     @kernel
-    def reduce_all(source: Array, wides: Array, rests: Array, out: Array, left: int) -> None:
+    def reduce_all(source: Array, weights: Pair, out: Array, left: int) -> None:
         assert sources >= 0
         for row in range(source.shape[0]):
-            reduce(source[row], wides, rests, out[row], left, inputs, wide, rest)
+            reduce(source[row], weights, out[row], left, inputs, wide, rest)
 
     return reduce_all
 

@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 
 from wsi_espnet.inference import winograd
-from wsi_espnet.inference.kernels import SOURCES, Array, Vector, fill, fuse, kernel
+from wsi_espnet.inference.kernels import SOURCES, Array, Vector, fuse, kernel
 from wsi_espnet.inference.layers import Activation, Convolution, PointConvolution, reduce
 from wsi_espnet.inference.maps import REACH, Map, Workspace
-from wsi_espnet.inference.vectors import Weights
+from wsi_espnet.inference.vectors import Pair, Sizes, Weights
 from wsi_espnet.inference.winograd import convolve
 from wsi_espnet.models.espnet import DILATIONS, DilatedPyramid, Pyramid, StridedPyramid
 
@@ -107,7 +107,7 @@ class _ByConvolutions:
         )
         out = workspace.array("band", *band.passed.shape) if band.out is None else band.out
         columns = tuple(REACH - dilation for dilation in DILATIONS)
-        self._fuse(maps, columns, band.passed, alone, *vectors, out)
+        self._fuse(maps, columns, band.passed, alone, vectors, out)
         if self._reduce is not None and band.thinner is not None:
             self._reduce(out, band.thinner, REACH)
 
@@ -115,7 +115,7 @@ class _ByConvolutions:
 class _ByProducts:
     def __init__(self, pyramid: Pyramid, reduction: PointConvolution | None) -> None:
         branches = [winograd.filters(conv.weight.detach().numpy()) for conv in pyramid.branches]
-        self._filters = tuple(part for filters in branches for part in (filters.wides, filters.rests))
+        self._filters = tuple(filters.values for filters in branches)
         # A kernel has all its arguments: behind the last pyramid weights that nobody asks for, of the others' sizes.
         inputs = pyramid.branches[0].in_channels
         none = Weights.of(np.zeros((1, pyramid.outputs, inputs), np.float32))
@@ -126,8 +126,8 @@ class _ByProducts:
     def __call__(self, band: _Band, vectors: _Vectors, alone: bool, workspace: Workspace) -> None:
         out = band.passed[:0] if band.out is None else band.out
         thinner = band.source[:0] if band.thinner is None else band.thinner
-        reduction = self._reduction.wides, self._reduction.rests
-        self._run(band.source, DILATIONS, self._filters, band.passed, alone, *vectors, out, *reduction, thinner)
+        weights = self._filters, self._reduction.values
+        self._run(band.source, DILATIONS, *weights, band.passed, alone, vectors, out, thinner)
 
 
 def thin_channels(channels: int, dtype: torch.dtype) -> int:
@@ -144,7 +144,7 @@ def _activation(pyramid: Pyramid) -> Activation:
 
 @functools.cache
 def _fusing(first: int, other: int) -> Callable[..., None]:
-    """`fuse(branches, columns, passed, alone, ..., out)`: `kernels.fuse` of all rows."""
+    """`fuse(branches, columns, passed, alone, vectors, out)`: `kernels.fuse` of all rows."""
     sources = SOURCES
 
     @kernel
@@ -153,29 +153,19 @@ def _fusing(first: int, other: int) -> Callable[..., None]:
         columns: tuple[int, ...],
         passed: Array,
         alone: bool,
-        scale: Vector,
-        shift: Vector,
-        slope: Vector,
-        next_scale: Vector,
-        next_shift: Vector,
+        vectors: tuple[Vector, ...],
         out: Array,
     ) -> None:
         assert sources >= 0
         for row in range(out.shape[0]):
-            if alone:
-                fill(passed[row], shift)
-            fuse(branches, row, columns, passed[row], scale, slope, next_scale, next_shift, out[row], first, other)
+            fuse(branches, row, columns, passed[row], alone, vectors, out[row], first, other)
 
     return fuse_all
 
 
-_Sizes = tuple[int, int, int]
-"""`Weights.sizes`."""
-
-
 @functools.cache
-def _pyramid(first: int, other: int, first_sizes: _Sizes, sizes: _Sizes, reduction: _Sizes) -> Callable[..., None]:
-    """`run(source, dilations, filters, passed, alone, ..., out, wides, rests, thinner)`: a `_Band`.
+def _pyramid(first: int, other: int, first_sizes: Sizes, sizes: Sizes, reduction: Sizes) -> Callable[..., None]:
+    """`run(source, dilations, filters, weights, passed, alone, vectors, out, thinner)`: a `_Band`.
 
     `first` and `other` are the outputs of the first branch and of each other one, `first_sizes` and `sizes` those of
     their filters, `reduction` those of the weights behind them. `out` and `thinner` without rows are not written to.
@@ -189,17 +179,12 @@ def _pyramid(first: int, other: int, first_sizes: _Sizes, sizes: _Sizes, reducti
     def run(
         source: Array,
         dilations: tuple[int, ...],
-        filters: tuple[Vector, ...],
+        filters: tuple[Pair, ...],
+        weights: Pair,
         passed: Array,
         alone: bool,
-        scale: Vector,
-        shift: Vector,
-        slope: Vector,
-        next_scale: Vector,
-        next_shift: Vector,
+        vectors: tuple[Vector, ...],
         out: Array,
-        wides: Vector,
-        rests: Vector,
         thinner: Array,
     ) -> None:
         assert sources >= 0
@@ -207,23 +192,21 @@ def _pyramid(first: int, other: int, first_sizes: _Sizes, sizes: _Sizes, reducti
         # Dilations are no constants of these calls: one convolution is compiled for four branches.
         d1, d2, d4, d8, d16 = dilations
         near = source[REACH - d1 : REACH + rows + d1]
-        one = convolve(near, REACH, width, d1, filters[0], filters[1], inputs, first_wide, first_rest)
+        one = convolve(near, REACH, width, d1, filters[0], inputs, first_wide, first_rest)
         near = source[REACH - d2 : REACH + rows + d2]
-        two = convolve(near, REACH, width, d2, filters[2], filters[3], inputs, wide, rest)
+        two = convolve(near, REACH, width, d2, filters[1], inputs, wide, rest)
         near = source[REACH - d4 : REACH + rows + d4]
-        four = convolve(near, REACH, width, d4, filters[4], filters[5], inputs, wide, rest)
+        four = convolve(near, REACH, width, d4, filters[2], inputs, wide, rest)
         near = source[REACH - d8 : REACH + rows + d8]
-        eight = convolve(near, REACH, width, d8, filters[6], filters[7], inputs, wide, rest)
+        eight = convolve(near, REACH, width, d8, filters[3], inputs, wide, rest)
         near = source[REACH - d16 : REACH + rows + d16]
-        sixteen = convolve(near, REACH, width, d16, filters[8], filters[9], inputs, wide, rest)
+        sixteen = convolve(near, REACH, width, d16, filters[4], inputs, wide, rest)
         branches, columns = (one, two, four, eight, sixteen), (0, 0, 0, 0, 0)
         line = np.empty((width, channels), np.float32)
         for row in range(rows):
             target = out[row] if out.shape[0] > 0 else line
-            if alone:
-                fill(passed[row], shift)
-            fuse(branches, row, columns, passed[row], scale, slope, next_scale, next_shift, target, first, other)
+            fuse(branches, row, columns, passed[row], alone, vectors, target, first, other)
             if thinner.shape[0] > 0:
-                reduce(target, wides, rests, thinner[row], REACH, thinned, thin_wide, thin_rest)
+                reduce(target, weights, thinner[row], REACH, thinned, thin_wide, thin_rest)
 
     return run

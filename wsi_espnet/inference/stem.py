@@ -12,7 +12,7 @@ from torch import Tensor
 from wsi_espnet.inference.kernels import SOURCES, Array, Pixels, Vector, kernel, last_three, leak, narrowed, put
 from wsi_espnet.inference.layers import Activation
 from wsi_espnet.inference.maps import Map, Workspace
-from wsi_espnet.inference.vectors import Weights, multiply
+from wsi_espnet.inference.vectors import Pair, Sizes, Weights, multiply
 from wsi_espnet.models.espnet import EspNet
 
 
@@ -26,7 +26,7 @@ class Stem:
         mean_of_nine = torch.eye(3)[:, :, None, None].expand(3, 3, 3, 3) / 9
         self._convolve = Weights.of_convolution(torch.cat([weight, mean_of_nine]))
         first = Activation.of(encoder.level1.bn, encoder.level1.act).beside(Activation.none(3))
-        self._vectors = *first.vectors, *Activation.of(encoder.b1.bn, encoder.b1.act).vectors
+        self._vectors = first.vectors, Activation.of(encoder.b1.bn, encoder.b1.act).vectors
         self._reduce = Weights.of_convolution(encoder.level2_0.c1.conv.weight)
         self._skip = encoder.skip
 
@@ -39,20 +39,17 @@ class Stem:
         image = Map(workspace, "image", height // 4, width // 4, 3)
         run = _stem(self._skip, self._convolve.sizes, self._reduce.sizes, self._reduce.outputs)
         scales, shifts = (vector.float().repeat(width).numpy() for vector in (scale, -mean * scale))
-        weights = self._convolve.wides, self._convolve.rests, self._reduce.wides, self._reduce.rests
+        weights = self._convolve.values, self._reduce.values
         for start, stop in workspace.bands(height // 4, 2 * 24 * (width // 2)):
             top = max(0, 4 * start - 3)  # the row above a band of half the size needs three of the image
             places = detail.take(2 * start, 2 * stop), image.take(start, stop), reduced.take(start, stop), reduced.left
             px = np.ascontiguousarray(window.numpy()[top : 4 * stop])  # a part of a larger picture is not
-            run(px, start == 0, scales, shifts, *self._vectors, *weights, *places)
+            run(px, start == 0, (scales, shifts), *self._vectors, *weights, *places)
         return detail, image
 
 
-_Sizes = tuple[int, int, int]
-
-
 @functools.cache
-def _stem(skip: int, convolve: _Sizes, reduce: _Sizes, reduced: int) -> Callable[..., None]:
+def _stem(skip: int, convolve: Sizes, reduce: Sizes, reduced: int) -> Callable[..., None]:
     """`run(px, top, ..., detail, image, thinner, left)`: from px (4 * rows, W, 3), behind three rows above.
 
     At the `top` there are none. `skip` channels are the detail: all that the first pyramid is given, or 16 before that.
@@ -67,24 +64,20 @@ def _stem(skip: int, convolve: _Sizes, reduce: _Sizes, reduced: int) -> Callable
     def run(
         px: Pixels | Vector,
         top: bool,
-        px_scale: Vector,
-        px_shift: Vector,
-        scale: Vector,
-        shift: Vector,
-        slope: Vector,
-        next_scale: Vector,
-        next_shift: Vector,
-        next_slope: Vector,
-        wides: Vector,
-        rests: Vector,
-        reduce_wides: Vector,
-        reduce_rests: Vector,
+        of_px: Pair,
+        vectors: tuple[Vector, ...],
+        following: tuple[Vector, ...],
+        convolve_weights: Pair,
+        reduce_weights: Pair,
         detail: Array,
         image: Array,
         thinner: Array,
         left: int,
     ) -> None:
         assert sources >= 0
+        px_scale, px_shift = of_px
+        scale, shift, slope = vectors
+        next_scale, next_shift, next_slope = following
         width = px.shape[1]
         half = width // 2
         pixels = np.zeros((3, 3 * (width + 1)), np.float32)  # the last three rows, behind zeros
@@ -104,13 +97,13 @@ def _stem(skip: int, convolve: _Sizes, reduce: _Sizes, reduced: int) -> Callable
                     line_of_px[3 + place] = np.float32(values[place]) * px_scale[place] + px_shift[place]
             length = 3 * (width + 1)
             starts = last_three(2 * row + 2, length)
-            multiply(pixels, starts, 6, wides, rests, both, 0, outputs, half, run_px, wide, rest)
+            multiply(pixels, starts, 6, convolve_weights, both, run_px, wide, rest)
             line, mean = lines[row % 3], means[row % 3]
             for column in range(half):
                 for channel in range(channels):
                     value = leak(both[column, channel] * scale[channel] + shift[channel], slope[channel])
-                    following = leak(value * next_scale[channel] + next_shift[channel], next_slope[channel])
-                    line[1 + column, channel] = following
+                    next_value = leak(value * next_scale[channel] + next_shift[channel], next_slope[channel])
+                    line[1 + column, channel] = next_value
                 for channel in range(3):
                     mean[1 + column, channel] = both[column, channels - 3 + channel]
             if row == 0:
@@ -125,20 +118,7 @@ def _stem(skip: int, convolve: _Sizes, reduce: _Sizes, reduced: int) -> Callable
                 continue
             quarter, length = row // 2 - 1, (half + 1) * channels
             starts = last_three(row, length)
-            multiply(
-                lines,
-                starts,
-                stride,
-                reduce_wides,
-                reduce_rests,
-                thin,
-                0,
-                thin_outputs,
-                half // 2,
-                run_half,
-                thin_wide,
-                thin_rest,
-            )
+            multiply(lines, starts, stride, reduce_weights, thin, run_half, thin_wide, thin_rest)
             put(thin, reduced, thinner[quarter], left)
             for column in range(half // 2):
                 for channel in range(3):

@@ -39,6 +39,10 @@ def lanes() -> int:
     return 16 if llvmlite.binding.get_host_cpu_features().get("avx512f") else 8
 
 
+Pair = tuple[Vector, Vector]
+Sizes = tuple[int, int, int]
+
+
 @dataclass(frozen=True, slots=True)
 class Weights:
     """Weights (..., rows, inputs, outputs) as `multiply` wants them.
@@ -59,7 +63,7 @@ class Weights:
 
     @classmethod
     def of(cls, weights: Vector) -> Weights:
-        """Of float32."""
+        """Of (..., rows, inputs, outputs) float32."""
         rows, inputs, outputs = weights.shape[-3:]
         over = outputs % lanes()
         alone = over * (rows * (inputs // SHORT + inputs % SHORT) + _ALONE)
@@ -77,65 +81,56 @@ class Weights:
         return cls.of(weight.detach().float().permute(2, 3, 1, 0).reshape(kernel, kernel * inputs, outputs).numpy())
 
     @property
-    def sizes(self) -> tuple[int, int, int]:
+    def values(self) -> Pair:
+        """Those in vectors, and the rest."""
+        return self.wides, self.rests
+
+    @property
+    def sizes(self) -> Sizes:
         """Inputs, outputs in vectors, and the rest."""
         return self.wides.shape[-2], self.wides.shape[-1], self.rests.shape[-2]
 
 
 def multiply(
-    source: Vector,
-    starts: tuple[int, ...],
-    stride: int,
-    wides: Vector,
-    rests: Vector,
-    out: Vector,
-    to: int,
-    step: int,
-    count: int,
-    inputs: int,
-    wide: int,
-    rest: int,
+    source: Vector, starts: tuple[int, ...], stride: int, weights: Pair, out: Vector, inputs: int, wide: int, rest: int
 ) -> None:
-    """For kernels: `wide + rest` outputs of `count` px.
+    """For kernels: a row of outputs, (px, wide + rest), from a source of any shape.
 
     Each output is the sum over runs of `inputs` values, which begin at `starts`, a tuple, for the first px and `stride`
-    later for each one behind it. Weights are those of a `Weights`; its sizes and `stride` are constants. Px of `out`,
-    from value `to` on, lie `step` apart.
+    later for each one behind it. Weights are `Weights.values`; `Weights.sizes` and `stride` are constants.
     """
     raise TypeError("this is for kernels alone")
 
 
 @overload(multiply, prefer_literal=True)
-def _of_multiply(  # type: ignore[no-untyped-def]
-    source, starts, stride, wides, rests, out, to, step, count, inputs, wide, rest
-):
-    size = lanes()
+def _of_multiply(source, starts, stride, weights, out, inputs, wide, rest):  # type: ignore[no-untyped-def]
+    size, outputs = lanes(), wide.literal_value + rest.literal_value
+    if wide.literal_value % size:
+        raise ValueError(f"weights for vectors of another length: {wide.literal_value} outputs, vectors of {size}")
     vectors = max(number for number in (1, 2, 3) if wide.literal_value // size % number == 0)
     # AVX2 has 16 registers, AVX-512 has 32: sums, weights, and the value that they are multiplied with.
     together = (2 * size - 1 - vectors) // vectors
     side = vectors * size
 
-    def multiplied(  # type: ignore[no-untyped-def]
-        source, starts, stride, wides, rests, out, to, step, count, inputs, wide, rest
-    ):
+    def multiplied(source, starts, stride, weights, out, inputs, wide, rest):  # type: ignore[no-untyped-def]
+        wides, rests = weights
+        count = out.shape[0]
         most = count - count % together
         for first in range(0, wide, side):
             for px in range(0, most, together):
-                at = to + px * step + first
+                at, to = px * stride, px * outputs + first
                 _add_up_vectors(  # type: ignore[call-arg]  # numba gives the context
-                    source, starts, px * stride, wides, first, out, at, step, together, vectors, inputs, wide, stride
+                    source, starts, at, wides, first, out, to, outputs, together, vectors, inputs, wide, stride
                 )
             for px in range(most, count):
-                at = to + px * step + first
-                _add_up_vectors(  # type: ignore[call-arg]  # numba gives the context
-                    source, starts, px * stride, wides, first, out, at, step, 1, vectors, inputs, wide, stride
+                at, to = px * stride, px * outputs + first
+                _add_up_vectors(  # type: ignore[call-arg]
+                    source, starts, at, wides, first, out, to, outputs, 1, vectors, inputs, wide, stride
                 )
         for number in range(rest):
             for px in range(count):
-                at = to + px * step + wide + number
-                _add_up_one(  # type: ignore[call-arg]
-                    source, starts, px * stride, rests, number * inputs, out, at, inputs, rest
-                )
+                at, to = px * stride, px * outputs + wide + number
+                _add_up_one(source, starts, at, rests, number * inputs, out, to, inputs, rest)  # type: ignore[call-arg]
 
     return multiplied
 

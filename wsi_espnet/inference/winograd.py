@@ -14,7 +14,7 @@ import numpy as np
 from numba.extending import overload
 
 from wsi_espnet.inference.kernels import Vector
-from wsi_espnet.inference.vectors import SHORT, Weights, lanes, mapping, multiply
+from wsi_espnet.inference.vectors import SHORT, Pair, Weights, lanes, mapping, multiply
 
 FEWEST = SHORT
 """Channels that a map must have."""
@@ -75,8 +75,7 @@ def convolve(
     column: int,
     width: int,
     dilation: int,
-    wides: Vector,
-    rests: Vector,
+    weights: Pair,
     inputs: int,
     wide: int,
     rest: int,
@@ -84,7 +83,7 @@ def convolve(
     """For kernels: a dilated convolution of a map with zeros around it.
 
     Source (rows + 2 * dilation, W, inputs) float32 holds the first px in `column`, and what lies around: `dilation`
-    columns before, and `room(width, dilation)` from that one on. Weights come from `filters`; their sizes are given as
+    columns before, and `room(width, dilation)` from that one on. Weights are the values of `filters`, whose sizes are
     constants. Returns (rows, at least `width`, wide + rest) float32; what lies behind `width` is of no use.
 
     Raises
@@ -96,11 +95,12 @@ def convolve(
 
 
 @overload(convolve, prefer_literal=True)
-def _of_convolve(source, column, width, dilation, wides, rests, inputs, wide, rest):  # type: ignore[no-untyped-def]
+def _of_convolve(source, column, width, dilation, weights, inputs, wide, rest):  # type: ignore[no-untyped-def]
     outputs = wide.literal_value + rest.literal_value
     in_run, out_run = SHORT, min(lanes(), outputs)
 
-    def convolved(source, column, width, dilation, wides, rests, inputs, wide, rest):  # type: ignore[no-untyped-def]
+    def convolved(source, column, width, dilation, weights, inputs, wide, rest):  # type: ignore[no-untyped-def]
+        wides, rests = weights
         rows = source.shape[0] - 2 * dilation
         blocks = (width + 4 * dilation - 1) // (4 * dilation)
         tiles = blocks * dilation
@@ -129,11 +129,8 @@ def _of_convolve(source, column, width, dilation, wides, rests, inputs, wide, re
                     above = ((newest + 1) % 3 * POINTS + point) * length
                     here = ((newest + 2) % 3 * POINTS + point) * length
                     below = (newest * POINTS + point) * length
-                    starts, to = (above, here, below), point * tiles * outputs
-                    wides_here, rests_here = wides[point], rests[point]
-                    multiply(
-                        points, starts, inputs, wides_here, rests_here, products, to, outputs, tiles, inputs, wide, rest
-                    )
+                    starts, weights_here = (above, here, below), (wides[point], rests[point])
+                    multiply(points, starts, inputs, weights_here, products[point], inputs, wide, rest)
                 run = dilation * outputs
                 for block in range(blocks):
                     to = (y - 2 * dilation) * 4 * tiles * outputs + 4 * block * run
