@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -159,3 +161,20 @@ def test_calls_at_once_have_a_workspace_each_and_threads_that_take_turns_share_o
     assert len(run._network._idle) <= 2
     with run._network._workspace() as one, run._network._workspace() as other:
         assert one is not other
+
+
+def test_who_waits_for_kernels_is_told_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(segmenter, "TOLD_AFTER_S", 0.05)
+    banded_network = segmenter.Banded(network(), torch.float32)
+    run = banded_network._run
+
+    def slow(*args: object) -> object:
+        time.sleep(0.3)
+        return run(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(slow, "classes", run.classes, raising=False)
+    monkeypatch.setattr(banded_network, "_run", slow)
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            banded_network(torch.zeros((1, 3, 8, 8)))
+    assert [record.message.split(",")[0] for record in caplog.records] == ["compiling the network for this processor"]

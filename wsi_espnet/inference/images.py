@@ -19,7 +19,7 @@ from torch import Tensor
 from wsi_espnet.errors import ModelError
 from wsi_espnet.inference import kernels
 from wsi_espnet.inference.predictor import Execution
-from wsi_espnet.inference.segmenter import Banded, telling_of_kernels
+from wsi_espnet.inference.segmenter import Banded
 from wsi_espnet.inference.torch_backend import choose_execution, in_bands, network_bytes
 from wsi_espnet.inference.view import Size, View, free_bytes, picture_bytes, refuse_too_large, size_at_scale
 from wsi_espnet.models.espnet import MULTIPLE
@@ -60,8 +60,6 @@ class ImagePredictor:
         self._banded: Banded | None = None
         if in_bands(model.card, self.execution):
             self._banded = Banded(self._network, self._dtype)
-            with telling_of_kernels(), torch.no_grad():
-                self._banded(torch.zeros((1, 3, MULTIPLE, MULTIPLE)))
         self._cores = torch.get_num_threads()
         self.at_once = self._cores if self._banded else 1
         self._changed = threading.Condition()

@@ -79,6 +79,8 @@ class Banded:
         self._run = BandedEspNet(in_precision(network, dtype).requires_grad_(False))
         self._dtype = dtype
         self._idle: list[Workspace] = []
+        self._lock = threading.Lock()
+        self._compiled = False
 
     @property
     def classes(self) -> int:
@@ -87,11 +89,13 @@ class Banded:
 
     def bands(self, window: Tensor, mean: Tensor, scale: Tensor) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """As `BandedEspNet`."""
+        self._compile(window.dtype)
         with self._workspace() as workspace:
             yield from self._run(window, mean, scale, workspace)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(1, 3, H, W) float32 as the network sees it, of any size -> logits (1, C, H, W)."""
+        self._compile(x.dtype)
         padded = pad_to_multiple(x)
         logits = torch.empty((1, self.classes, *padded.shape[-2:]))
         as_it_is = torch.zeros(3), torch.ones(3)
@@ -101,6 +105,22 @@ class Banded:
             for row, band in self._run(values, *as_it_is, workspace):
                 logits[0, :, row : row + band.shape[1]] = torch.from_numpy(band)
         return crop_to(logits, x)
+
+    def _compile(self, px: torch.dtype) -> None:
+        """The first call of all compiles kernels, where no earlier run on this machine has left them."""
+        with self._lock:
+            if self._compiled:
+                return
+            text = "compiling the network for this processor, about 15 s; later runs find it there"
+            timer = threading.Timer(TOLD_AFTER_S, log.info, [text])
+            timer.start()
+            try:
+                smallest = torch.zeros((MULTIPLE, MULTIPLE, 3), dtype=px)
+                for _ in self._run(smallest, torch.zeros(3), torch.ones(3), Workspace(self._dtype)):
+                    pass
+            finally:
+                timer.cancel()
+            self._compiled = True
 
     @contextlib.contextmanager
     def _workspace(self) -> Iterator[Workspace]:
@@ -114,26 +134,12 @@ class Banded:
             self._idle.append(workspace)
 
 
-@contextlib.contextmanager
-def telling_of_kernels() -> Iterator[None]:
-    """Around a first call: kernels are compiled in it, where no earlier run on this machine has left them."""
-    text = "compiling the network for this processor, about 15 s; later runs find it there"
-    timer = threading.Timer(TOLD_AFTER_S, log.info, [text])
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
 class BandedSegmenter:
     """A `Segmenter` in bands: more than twice as fast in half the memory."""
 
     def __init__(self, whole: Segmenter) -> None:
         self._network = Banded(whole.network, whole.dtype)
         self._whole = whole
-        with telling_of_kernels():
-            self(torch.zeros((1, MULTIPLE, MULTIPLE, 3), dtype=torch.uint8))
 
     def __call__(self, windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, H, W, 3) uint8 -> labels (B, H, W) uint8, probabilities (B, C, H, W) uint8, finite () bool."""
