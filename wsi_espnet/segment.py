@@ -67,7 +67,7 @@ class SegmentResult:
     computed
         Windows computed in this run; the others were there already.
     work_px
-        Px that the network computed in this run, halos included.
+        Px of the windows computed in this run, halos included; some of them may be left out, far from tissue.
     failures
         Windows that could not be read; their tissue is unlabelled (255) in the mask.
     seconds

@@ -20,7 +20,7 @@ from wsi_espnet.slides.stored_tissue import tissue_digest
 from wsi_espnet.slides.tissue import TissueMask, everything, find_tissue, load_tissue
 from wsi_espnet.slides.zarr_source import ZarrSource
 
-FORMAT = 3
+FORMAT = 4
 """Counted up when the same inputs give other bytes."""
 
 Stitch = Literal["blend", "crop"]

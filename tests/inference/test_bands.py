@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_networks import MEAN, SCALE, network, window
 from torch import Tensor, nn
 
 from wsi_espnet.inference import maps, segmenter
@@ -18,28 +19,8 @@ from wsi_espnet.inference.bands import BandedEspNet
 from wsi_espnet.inference.layers import Convolution, in_precision
 from wsi_espnet.inference.maps import Workspace
 from wsi_espnet.inference.segmenter import BandedSegmenter, Segmenter, read_out
-from wsi_espnet.models.card import EspNetConfig
 from wsi_espnet.models.catalog import find_model, read_card
-from wsi_espnet.models.espnet import EspNet, build
-
-MEAN, SCALE = torch.tensor([90.0, 130.0, 170.0]), torch.tensor([0.02, 0.015, 0.03])
-
-
-def network(*, p: int = 2, q: int = 1, classes: int = 3, skip: int = 19, seed: int = 0) -> EspNet:
-    """Random weights, and random statistics: what lies outside the image must be zero behind every layer."""
-    torch.manual_seed(seed)
-    module = build(EspNetConfig(architecture="espnet", p=p, q=q, classes=classes, skip=skip)).eval()
-    for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            nn.init.normal_(layer.running_mean)  # type: ignore[arg-type]
-            nn.init.uniform_(layer.running_var, 0.5, 2)  # type: ignore[arg-type]
-            nn.init.normal_(layer.bias)
-    assert isinstance(module, EspNet)
-    return module.to(memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload, no-any-return]
-
-
-def window(height: int, width: int, seed: int = 0) -> Tensor:
-    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+from wsi_espnet.models.espnet import EspNet
 
 
 def whole(module: EspNet, px: Tensor) -> Tensor:
@@ -49,8 +30,8 @@ def whole(module: EspNet, px: Tensor) -> Tensor:
 def banded(module: EspNet, px: Tensor, workspace: Workspace | None = None) -> Tensor:
     dtype = module.classifier.weight.dtype
     found = list(BandedEspNet(module)(px, MEAN, SCALE, workspace or Workspace(dtype)))
-    assert [row for row, _ in found] == list(np.cumsum([0, *(x.shape[1] for _, x in found)])[:-1])
-    return torch.from_numpy(np.concatenate([x for _, x in found], axis=1))[None]
+    assert [row for row, _, _ in found] == list(np.cumsum([0, *(x.shape[1] for _, _, x in found)])[:-1])
+    return torch.from_numpy(np.concatenate([x for _, _, x in found], axis=1))[None]
 
 
 @settings(deadline=None, max_examples=30)

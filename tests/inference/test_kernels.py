@@ -16,6 +16,9 @@ from hypothesis import strategies as st
 from wsi_espnet.inference import kernels
 from wsi_espnet.inference.layers import Activation
 
+FOLDERS = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+"""Where other processes find these tests, and what they share."""
+
 
 def as_bf16(values: torch.Tensor) -> torch.Tensor:
     """Through a kernel that leaves values as they are, from float32 to bfloat16."""
@@ -69,20 +72,21 @@ def test_the_largest_logit_wins_and_shares_are_those_of_softmax(
     rng = np.random.default_rng(seed)
     logits = spread * (rng.integers(-2, 3, (classes, 6, 5)) if few else rng.normal(0, 1, (classes, 6, 5)))
     logits = logits.astype(np.float32)
-    labels, shares = np.full((9, 5), 99, np.uint8), np.full((classes, 9, 5), 99, np.uint8)
-    assert kernels.read_out(logits, labels, shares, 2)
-    np.testing.assert_array_equal(labels[2:8], logits.argmax(0))
+    labels, shares = np.full((9, 8), 99, np.uint8), np.full((classes, 9, 8), 99, np.uint8)
+    assert kernels.read_out(logits, labels, shares, 2, 1)
+    np.testing.assert_array_equal(labels[2:8, 1:6], logits.argmax(0))
     odds = np.exp(logits.astype(np.float64) - logits.max(0))
-    assert np.abs(shares[:, 2:8] - 255 * odds / odds.sum(0)).max() < 0.501
-    assert (labels[[0, 1, 8]] == 99).all()
-    assert (shares[:, [0, 1, 8]] == 99).all()
+    assert np.abs(shares[:, 2:8, 1:6] - 255 * odds / odds.sum(0)).max() < 0.501
+    for result in (labels, *shares):
+        result[2:8, 1:6] = 99
+        assert (result == 99).all()
 
 
 def test_one_strange_logit_is_told() -> None:
     for value in (np.nan, np.inf, -np.inf):
         logits = np.zeros((3, 20, 37), np.float32)
         logits[1, 13, 35] = value
-        assert not kernels.read_out(logits, np.empty((20, 37), np.uint8), np.empty((3, 20, 37), np.uint8), 0)
+        assert not kernels.read_out(logits, np.empty((20, 37), np.uint8), np.empty((3, 20, 37), np.uint8), 0, 0)
 
 
 def test_kernels_need_no_place_to_be_kept_in(tmp_path: Path) -> None:
@@ -94,7 +98,7 @@ def test_kernels_need_no_place_to_be_kept_in(tmp_path: Path) -> None:
         "caching._CacheLocator.ensure_cache_path = lambda self: open('/nowhere/at/all', 'w')\n"
         "import kernels_alone as kernels\n"
         "logits, labels = np.zeros((2, 8, 8), np.float32), np.zeros((8, 8), np.uint8)\n"
-        "print(kernels.read_out(logits, labels, np.zeros((2, 8, 8), np.uint8), 0))\n"
+        "print(kernels.read_out(logits, labels, np.zeros((2, 8, 8), np.uint8), 0, 0))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, check=False,
@@ -107,13 +111,11 @@ def test_kernels_need_no_place_to_be_kept_in(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_what_is_kept_serves_the_next_process(tmp_path: Path) -> None:
     """Constants of a kernel must not differ from process to process, or each would compile for itself."""
-    code = (
-        "import sys\nsys.path.insert(0, sys.argv[1])\nimport test_bands as t\nt.banded(t.network(), t.window(24, 40))\n"
-    )
+    code = "import sys\nsys.path[:0] = sys.argv[1:]\nimport test_bands as t\nt.banded(t.network(), t.window(24, 40))\n"
     saved = []
     for _ in range(2):
         done = subprocess.run(
-            [sys.executable, "-c", code, str(Path(__file__).parent)],
+            [sys.executable, "-c", code, *FOLDERS],
             env=os.environ | {"NUMBA_DEBUG_CACHE": "1", "NUMBA_CACHE_DIR": str(tmp_path)}, check=True,
             capture_output=True, text=True,
         )  # fmt: skip
@@ -127,13 +129,18 @@ def test_no_kernel_leaves_its_arrays(tmp_path: Path) -> None:
     """Kernels do not look where they read and write; numba compiles a look into them if it is asked to."""
     code = (
         "import sys\n"
-        "sys.path.insert(0, sys.argv[1])\n"
+        "sys.path[:0] = sys.argv[1:]\n"
         "import numpy as np, test_bands as t\n"
         "from wsi_espnet.inference import kernels\n"
         "for classes, skip, band in ((2, 19, 1), (3, 16, 80_000), (6, 19, 1 << 22)):\n"
         "    t.maps.BAND_BYTES = band\n"
         "    t.banded(t.network(classes=classes, skip=skip), t.window(72, 40))\n"
         "t.banded(t.in_precision(t.network(), t.torch.bfloat16), t.window(24, 40))\n"
+        "import test_columns as u\n"
+        "for begin in range(5):\n"
+        "    columns = np.array([(begin, 5 - row % (6 - begin)) for row in range(9)], np.int32)\n"
+        "    for dtype in (u.torch.float32, u.torch.bfloat16):\n"
+        "        u.logits(t.window(72, 40), columns, dtype=dtype)\n"
         "from test_vectors import product\n"
         "try:\n"
         "    weights = np.zeros((1, 8, 16), np.float32), np.zeros((1, 0, 8), np.float32)\n"
@@ -141,14 +148,14 @@ def test_no_kernel_leaves_its_arrays(tmp_path: Path) -> None:
         "except IndexError:\n"
         "    print('looked there too')\n"
         "logits = np.zeros((3, 5, 7), np.float32)\n"
-        "kernels.read_out(logits, np.zeros((9, 7), np.uint8), np.zeros((3, 9, 7), np.uint8), 4)\n"
+        "kernels.read_out(logits, np.zeros((9, 7), np.uint8), np.zeros((3, 9, 7), np.uint8), 4, 0)\n"
         "try:\n"
-        "    kernels.read_out(logits, np.zeros((8, 7), np.uint8), np.zeros((3, 8, 7), np.uint8), 4)\n"
+        "    kernels.read_out(logits, np.zeros((8, 7), np.uint8), np.zeros((3, 8, 7), np.uint8), 4, 0)\n"
         "except IndexError:\n"
         "    print('looked')\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(Path(__file__).parent)],
+        [sys.executable, "-c", code, *FOLDERS],
         env=os.environ | {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}, check=False,
         capture_output=True, text=True,
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from wsi_espnet.geometry import Region
 from wsi_espnet.grid import Grid, Window
 from wsi_espnet.inference import tasks
-from wsi_espnet.inference.predictor import Prediction
+from wsi_espnet.inference.predictor import Columns, Prediction
 from wsi_espnet.inference.schedule import Graph, build_graph, run_threads
 from wsi_espnet.inference.tasks import RETRIES, Failure, Index, Job
 from wsi_espnet.slides.tissue_mask import TissueMask
@@ -31,7 +31,7 @@ class BrightnessPredictor:
     def __init__(self) -> None:
         self.batches: list[tuple[int, ...]] = []
 
-    def predict(self, windows: NDArray[np.uint8]) -> Prediction:
+    def predict(self, windows: NDArray[np.uint8], columns: Sequence[Columns] | None = None) -> Prediction:
         self.batches.append(windows.shape)
         return Prediction(*classes_of(windows[..., 0]))
 

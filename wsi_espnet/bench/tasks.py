@@ -17,6 +17,7 @@ from wsi_espnet.bench.trace import Trace
 from wsi_espnet.geometry import Region
 from wsi_espnet.grid import MULTIPLE, intersect
 from wsi_espnet.inference import tasks
+from wsi_espnet.inference.columns import wanted_columns
 from wsi_espnet.inference.predictor import Execution
 from wsi_espnet.inference.torch_backend import TorchPredictor, choose_execution
 from wsi_espnet.outputs import result as result_folder
@@ -72,13 +73,16 @@ def bare_network(*, slide: str, model: str, **options: Any) -> dict[str, Any]:
     """The windows of a run, read into memory first, through the network and nothing else, on as many threads."""
     with open_source(slide) as source:
         setup = segment_setup.decide(source, **{**_SETUP, **options}, model=model)
-        windows = [tasks.read_window(source, setup.plan, window.read)[None] for window in setup.windows.values()]
+        planned = setup.windows.values()
+        windows = [tasks.read_window(source, setup.plan, window.read)[None] for window in planned]
+        columns = [[wanted_columns(window, setup.tissue)] for window in planned]
     predictor = TorchPredictor(setup.model, setup.execution)
     workers = setup.memory.workers
     with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(predictor.predict, windows[:workers]))  # each thread has met the network before the clock starts
+        # Each thread has met the network before the clock starts.
+        list(pool.map(predictor.predict, windows[:workers], columns))
         started = time.monotonic()
-        for _ in pool.map(lambda px: predictor.predict(px).labels.shape, windows):
+        for _ in pool.map(lambda *given: predictor.predict(*given).labels.shape, windows, columns):
             pass
         seconds = time.monotonic() - started
     work_px = sum(window.work_px for window in setup.windows.values())

@@ -18,6 +18,7 @@ from wsi_espnet.inference.decoder import Decoder
 from wsi_espnet.inference.joins import EighthJoin, QuarterJoin
 from wsi_espnet.inference.layers import Activation, Convolution, PointConvolution
 from wsi_espnet.inference.maps import Map, Workspace
+from wsi_espnet.inference.predictor import Columns
 from wsi_espnet.inference.pyramids import BandedPyramid
 from wsi_espnet.inference.stem import Stem
 from wsi_espnet.models.espnet import ConvNormAct, DilatedPyramid, EspNet, StridedPyramid
@@ -44,8 +45,8 @@ class BandedEspNet:
         self._decode = Decoder(network)
 
     def __call__(
-        self, window: Tensor, mean: Tensor, scale: Tensor, workspace: Workspace
-    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        self, window: Tensor, mean: Tensor, scale: Tensor, workspace: Workspace, columns: Columns | None = None
+    ) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
         """Logits of a window, band by band from the top.
 
         Parameters
@@ -56,12 +57,16 @@ class BandedEspNet:
             (3,): what the network sees is (px - mean) * scale.
         workspace
             Where maps lie until the last band; of the network's dtype.
+        columns
+            What is wanted of it; None is all. Each band is computed in the columns that some of its rows ask for;
+            beyond these the network sees zeros in all of its maps, as it does beyond a window.
 
         Yields
         ------
-        row, logits
-            The first row, and (C, rows, W) float32 from there on; all rows in the end.
+        row, column, logits
+            The first row and column, and (C, rows, width) float32 from there on; all rows in the end.
         """
+        workspace.columns = columns
         height, width = window.shape[:2]
         joined = Map(workspace, "joined", height // 4, width // 4, 2 * self.classes)
         reduced = self._second.reduced(height // 4, width // 4, workspace)
@@ -108,8 +113,9 @@ class _CombineByConvolution:
 
     def __call__(self, joined: Map, workspace: Workspace) -> Map:
         out = Map(workspace, "combined", joined.rows, joined.width, joined.channels // 2)
-        for start, stop in workspace.bands(joined.rows, joined.width * joined.channels):
-            self._activate(self._convolve(joined.take(start - 1, stop + 1)), out.take(start, stop))
+        for band in workspace.bands(joined.rows, joined.width, joined.channels):
+            rows = self._convolve(joined.take(band.start - 1, band.stop + 1))
+            self._activate(rows, out.take(band.start, band.stop))
         return out
 
 
@@ -123,8 +129,8 @@ class _CombineByPyramid:
     def __call__(self, joined: Map, workspace: Workspace) -> Map:
         size = joined.rows, joined.width
         reduced = self._pyramid.reduced(0, *size, workspace)
-        for start, stop in workspace.bands(joined.rows, joined.width * joined.channels):
-            self._reduce(joined.take(start, stop), reduced.take(start, stop), reduced.left)
+        for band in workspace.bands(joined.rows, joined.width, joined.channels):
+            self._reduce(joined.take(band.start, band.stop), reduced.take(band.start, band.stop), reduced.left)
         out, passed = (Map(workspace, name, *size, joined.channels // 2) for name in ("combined", "passed"))
         self._pyramid(reduced, passed, out, None, workspace)
         return out

@@ -26,26 +26,27 @@ class Decoder:
         self._weights = Weights.of_convolution(network.conv.conv.weight)
         self._last = Activation.of(network.conv.bn, network.conv.act).vectors
 
-    def __call__(self, detail: Map, up: Map, workspace: Workspace) -> Iterator[tuple[int, Vector]]:
-        """First rows and bands of logits (C, rows, W) float32."""
+    def __call__(self, detail: Map, up: Map, workspace: Workspace) -> Iterator[tuple[int, int, Vector]]:
+        """As `bands.BandedEspNet`."""
         classes, weights = up.channels, self._weights
         decode = _decoding(classes, detail.channels, *weights.sizes)
-        for start, stop in workspace.bands(up.rows, 2 * (detail.channels + classes) * detail.width):
-            logits = np.empty((classes, 4 * (stop - start), 2 * detail.width), np.float32)
-            maps = detail.take(2 * start - 1, 2 * stop + 1), up.take(start - 1, stop + 1)
+        for band in workspace.bands(up.rows, up.width, 4 * (detail.channels + classes)):
+            start, stop = band.start, band.stop
+            logits = np.empty((classes, 4 * (stop - start), 4 * band.width), np.float32)
+            maps = detail.take(2 * start - 1, 2 * stop + 1), up.take(start - 1, stop + 1), band.begin
             edges = start == 0, stop == up.rows
             decode(*maps, *edges, self._double, self._doubled, weights.values, self._last, self._classify, logits)
-            yield 4 * start, logits
+            yield 4 * start, 4 * band.begin, logits
 
 
 @functools.cache
 def _decoding(classes: int, skip: int, inputs: int, wide: int, rest: int) -> Callable[..., None]:
-    """`decode(detail, up, first, last, double, doubled, weights, following, classify, out)`: logits from both maps.
+    """`decode(detail, up, begin, first, last, double, doubled, weights, following, classify, out)`: maps to logits.
 
     `detail` (2 * rows + 2, W, skip) and `up` (rows + 2, W / 2, classes) bring what is above and below; nothing is there
     where rows are the `first` or the `last` of all. `double` and `classify` come from `by_corner`, `doubled` and
     `following` are activations' vectors, `weights` those of the 3 x 3 convolution, whose sizes come last here. Out is
-    (classes, 4 * rows, 2 * W).
+    (classes, 4 * rows, 4 * W'): columns from `begin` on, of `up`.
     """
     sources, channels = SOURCES, classes + skip
 
@@ -53,6 +54,7 @@ def _decoding(classes: int, skip: int, inputs: int, wide: int, rest: int) -> Cal
     def decode(
         detail: Array,
         up: Array,
+        begin: int,
         first: bool,
         last: bool,
         double: Vector,
@@ -65,7 +67,7 @@ def _decoding(classes: int, skip: int, inputs: int, wide: int, rest: int) -> Cal
         assert sources >= 0
         scale, shift, slope = doubled
         next_scale, next_shift, next_slope = following
-        rows, width = detail.shape[0], 2 * up.shape[1]
+        rows, width = detail.shape[0], out.shape[2] // 2
         lines = np.zeros((3, width + 2, channels), np.float32)  # the last three rows, between zeros
         length = (width + 2) * channels
         said = np.empty((width, wide + rest), np.float32)
@@ -77,14 +79,14 @@ def _decoding(classes: int, skip: int, inputs: int, wide: int, rest: int) -> Cal
             else:
                 y = (row + 1) % 2
                 for column in range(width):
-                    corner, source = double[y, column % 2], up[(row + 1) // 2, column // 2]
+                    corner, source = double[y, column % 2], up[(row + 1) // 2, begin + column // 2]
                     for channel in range(classes):
                         total = np.float32(0)
                         for origin in range(classes):
                             total += corner[channel, origin] * widened(source[origin])
                         line[1 + column, channel] = leak(total * scale[channel] + shift[channel], slope[channel])
                     for channel in range(skip):
-                        line[1 + column, classes + channel] = widened(detail[row, column, channel])
+                        line[1 + column, classes + channel] = widened(detail[row, 2 * begin + column, channel])
             if row < 2:
                 continue
             starts = last_three(row, length)

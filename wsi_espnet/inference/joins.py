@@ -34,10 +34,11 @@ class QuarterJoin:
             channels, self._classify.sizes, self._classify.outputs, self._reduce.sizes, self._reduce.outputs
         )
         constants = self._activation.vectors, self._classify.values, self._side.vectors, self._reduce.values
-        for start, stop in workspace.bands(reduced.rows, 2 * sum(channels) * joined.width):
-            first, second, third = (each.take(2 * start - 1, 2 * stop) for each in maps)
-            places = joined.take(2 * start, 2 * stop), reduced.take(start, stop), reduced.left
-            run(first, second, third, start == 0, *constants, *places)
+        for band in workspace.bands(reduced.rows, reduced.width, 4 * sum(channels)):
+            twice = band.times(2)
+            first, second, third = (each.take(twice.start - 1, twice.stop) for each in maps)
+            places = joined.fill(twice, np.s_[: joined.channels // 2]), reduced.fill(band), reduced.left
+            run(first, second, third, band.start == 0, twice.begin, twice.end, *constants, *places)
 
 
 class EighthJoin:
@@ -58,9 +59,10 @@ class EighthJoin:
         run = _eighth_joining(channels, self._classify.sizes, self._classify.outputs)
         constants = self._activation.vectors, self._classify.values, self._rescale.vectors
         doubling = self._double, self._doubled.vectors
-        for start, stop in workspace.bands(maps[0].rows, sum(channels) * maps[0].width):
-            first, second = (each.take(start, stop) for each in maps)
-            run(first, second, *constants, *doubling, joined.take(2 * start, 2 * stop))
+        for band in workspace.bands(maps[0].rows, maps[0].width, sum(channels)):
+            first, second = (each.take(band.start, band.stop) for each in maps)
+            place = joined.fill(band.times(2), np.s_[joined.channels // 2 :])
+            run(first, second, band.begin, band.end, *constants, *doubling, place)
 
 
 @kernel
@@ -80,9 +82,9 @@ def _activate_row(source: Array, vectors: tuple[Vector, ...], at: int, out: Vect
 def _quarter_joining(
     maps: tuple[int, int, int], classify: Sizes, classes: int, reduce: Sizes, reduced: int
 ) -> Callable[..., None]:
-    """`run(first, second, third, top, ..., joined, thinner, left)`: rows of three maps, behind the one above.
+    """`run(first, second, third, top, begin, end, ..., joined, thinner, left)`: rows of three maps, behind one above.
 
-    At the top there is none, whatever lies there.
+    At the top there is none, whatever lies there. The columns from `begin` to `end` are computed.
     """
     sources, channels, stride = SOURCES, sum(maps), 2 * sum(maps)
     second_at, third_at = maps[0], maps[0] + maps[1]
@@ -95,6 +97,8 @@ def _quarter_joining(
         second: Array,
         third: Array,
         top: bool,
+        begin: int,
+        end: int,
         vectors: tuple[Vector, ...],
         classify_weights: Pair,
         side: tuple[Vector, ...],
@@ -105,7 +109,7 @@ def _quarter_joining(
     ) -> None:
         assert sources >= 0
         scale, shift, slope = side
-        rows, width = first.shape[:2]
+        rows, width = first.shape[0], end - begin
         lines = np.zeros((3, width + 1, channels), np.float32)  # the last three rows, behind zeros
         length = (width + 1) * channels
         said = np.empty((width, said_wide + said_rest), np.float32)
@@ -113,27 +117,27 @@ def _quarter_joining(
         for row in range(rows):
             line = lines[row % 3]
             if row > 0 or not top:
-                _activate_row(first[row], vectors, 0, line, 1)
-                _activate_row(second[row], vectors, second_at, line, 1)
-                _activate_row(third[row], vectors, third_at, line, 1)
+                _activate_row(first[row, begin:end], vectors, 0, line, 1)
+                _activate_row(second[row, begin:end], vectors, second_at, line, 1)
+                _activate_row(third[row, begin:end], vectors, third_at, line, 1)
             if row == 0:
                 continue
             multiply(line, (channels,), channels, classify_weights, said, said_run, said_wide, said_rest)
             for column in range(width):
                 for channel in range(classes):
                     value = leak(said[column, channel] * scale[channel] + shift[channel], slope[channel])
-                    joined[row - 1, column, channel] = narrowed(value, joined)
+                    joined[row - 1, begin + column, channel] = narrowed(value, joined)
             if row % 2 == 0:
                 starts = last_three(row, length)
                 multiply(lines, starts, stride, reduce_weights, thin, thin_run, thin_wide, thin_rest)
-                put(thin, reduced, thinner[row // 2 - 1], left)
+                put(thin, reduced, thinner[row // 2 - 1], left + begin // 2)
 
     return run
 
 
 @functools.cache
 def _eighth_joining(maps: tuple[int, int], classify: Sizes, classes: int) -> Callable[..., None]:
-    """`run(first, second, ..., joined)`: rows of two maps, to twice as many."""
+    """`run(first, second, begin, end, ..., joined)`: rows of two maps, in the columns between, to twice as many."""
     sources, channels, second_at = SOURCES, sum(maps), maps[0]
     said_run, said_wide, said_rest = classify
 
@@ -141,6 +145,8 @@ def _eighth_joining(maps: tuple[int, int], classify: Sizes, classes: int) -> Cal
     def run(
         first: Array,
         second: Array,
+        begin: int,
+        end: int,
         vectors: tuple[Vector, ...],
         classify_weights: Pair,
         rescale: tuple[Vector, ...],
@@ -151,12 +157,12 @@ def _eighth_joining(maps: tuple[int, int], classify: Sizes, classes: int) -> Cal
         assert sources >= 0
         scale, shift, slope = doubled
         said_scale, said_shift, _ = rescale
-        rows, width = first.shape[:2]
+        rows, width = first.shape[0], end - begin
         line = np.empty((width, channels), np.float32)
         said = np.empty((width, said_wide + said_rest), np.float32)
         for row in range(rows):
-            _activate_row(first[row], vectors, 0, line, 0)
-            _activate_row(second[row], vectors, second_at, line, 0)
+            _activate_row(first[row, begin:end], vectors, 0, line, 0)
+            _activate_row(second[row, begin:end], vectors, second_at, line, 0)
             multiply(line, (0,), channels, classify_weights, said, said_run, said_wide, said_rest)
             for column in range(width):
                 for channel in range(classes):
@@ -169,6 +175,6 @@ def _eighth_joining(maps: tuple[int, int], classify: Sizes, classes: int) -> Cal
                         for origin in range(classes):
                             total += corner[channel, origin] * source[origin]
                         value = leak(total * scale[channel] + shift[channel], slope[channel])
-                        joined[2 * row + y, column, classes + channel] = narrowed(value, joined)
+                        joined[2 * row + y, 2 * begin + column, classes + channel] = narrowed(value, joined)
 
     return run

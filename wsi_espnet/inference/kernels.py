@@ -192,10 +192,10 @@ def label(logits: Vector, labels: Pixels) -> None:
 
 
 @kernel
-def read_out(logits: Vector, labels: Pixels, probabilities: Pixels, first: int) -> bool:
-    """Rows of labels and of probabilities, 255 being 1, from `first` on; returns whether all logits are finite.
+def read_out(logits: Vector, labels: Pixels, probabilities: Pixels, first: int, begin: int) -> bool:
+    """Labels and probabilities, 255 being 1, from row `first` and column `begin` on; whether all logits are finite.
 
-    Logits (C, rows, W) float32, labels (H, W) and probabilities (C, H, W) uint8.
+    Logits (C, rows, W') float32, labels (H, W) and probabilities (C, H, W) uint8.
     """
     classes, rows, columns = logits.shape
     best, winner = np.empty(columns, np.float32), np.empty(columns, np.int32)
@@ -211,11 +211,11 @@ def read_out(logits: Vector, labels: Pixels, probabilities: Pixels, first: int) 
                 powers[number, column] = _exp(value - best[column])
                 total[column] += powers[number, column]
         for column in range(columns):
-            labels[first + row, column] = winner[column]
+            labels[first + row, begin + column] = winner[column]
         for number in range(classes):
             for column in range(columns):
                 share = np.float32(255) * powers[number, column] / total[column]
-                probabilities[number, first + row, column] = np.uint8(share + np.float32(0.5))
+                probabilities[number, first + row, begin + column] = np.uint8(share + np.float32(0.5))
     return strange == 0
 
 

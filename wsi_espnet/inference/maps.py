@@ -1,14 +1,16 @@
-"""Where the maps of a window lie, and the bands of rows that go through them."""
+"""Where the maps of a window lie, and the bands of rows that go through them, cut to the columns that are wanted."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from wsi_espnet.inference.kernels import Array
+from wsi_espnet.inference.predictor import Columns
 from wsi_espnet.models.espnet import DILATIONS
 
 BAND_BYTES = 4 << 20
@@ -18,14 +20,39 @@ REACH = max(DILATIONS)
 """Rows of zeros above and below each map."""
 
 
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Rows `start` to `stop` of a map, which are computed in the columns `begin` to `end`; elsewhere they are zeros."""
+
+    start: int
+    stop: int
+    begin: int
+    end: int
+
+    @property
+    def width(self) -> int:
+        """Columns that are computed."""
+        return self.end - self.begin
+
+    def times(self, factor: int) -> Band:
+        """The same band of a map whose sides are as many times as long."""
+        return Band(self.start * factor, self.stop * factor, self.begin * factor, self.end * factor)
+
+
 class Workspace:
     """Memory for the maps of one window after the other; two windows at once need two.
 
     Fresh memory costs about as much as what is computed into it: the system clears every page that it lends.
+
+    Attributes
+    ----------
+    columns
+        What is wanted of the window at hand; None is all of it.
     """
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = torch.uint16 if dtype == torch.bfloat16 else dtype
+        self.columns: Columns | None = None
         self._blocks: dict[str, Tensor] = {}
 
     def array(self, name: str, *shape: int) -> Array:
@@ -39,11 +66,21 @@ class Workspace:
         values: Array = found.numpy()[:count].reshape(shape)
         return values
 
-    def bands(self, rows: int, values: int) -> Iterator[tuple[int, int]]:
-        """Rows cut into bands of about `BAND_BYTES`, where one row has `values`."""
-        step = max(4, BAND_BYTES // (values * self.dtype.itemsize))
+    def bands(self, rows: int, width: int, channels: int) -> Iterator[Band]:
+        """A map at stride 4 or 8 cut into bands of about `BAND_BYTES`, where each px comes with `channels` values."""
+        step = max(4, BAND_BYTES // (width * channels * self.dtype.itemsize))
         for start in range(0, rows, step):
-            yield start, min(start + step, rows)
+            stop = min(start + step, rows)
+            yield Band(start, stop, *self._wanted(start, stop, rows, width))
+
+    def _wanted(self, start: int, stop: int, rows: int, width: int) -> tuple[int, int]:
+        """First column that is wanted in some of the rows, and the one behind the last."""
+        if self.columns is None:
+            return 0, width
+        unit = rows // len(self.columns)
+        wanted = self.columns[start // unit : -(-stop // unit)]
+        wanted = wanted[wanted[:, 0] < wanted[:, 1]]
+        return (unit * int(wanted[:, 0].min()), unit * int(wanted[:, 1].max())) if len(wanted) else (0, 0)
 
 
 class Map:
@@ -72,3 +109,10 @@ class Map:
     def take(self, start: int, stop: int) -> Array:
         """View of rows with the columns beside them; -REACH <= start < stop <= rows + REACH."""
         return self._values[REACH + start : REACH + stop]
+
+    def fill(self, band: Band, channels: slice = slice(None)) -> Array:
+        """As `take`, for somebody who fills the columns of a band; all others become zeros, in these channels."""
+        rows = self.take(band.start, band.stop)
+        rows[:, : self.left + band.begin, channels] = 0
+        rows[:, self.left + band.end :, channels] = 0
+        return rows

@@ -17,7 +17,7 @@ from wsi_espnet.inference.onnx_file import (
     ensure_onnxruntime,
     open_session,
 )
-from wsi_espnet.inference.predictor import Execution, Prediction
+from wsi_espnet.inference.predictor import Columns, Execution, Prediction
 
 BYTES_PER_PX = (185, 14.0)
 """Bytes per px at 3 classes, and for each class more: peak of one call over 1472 x 1472 px with onnxruntime 1.31 on
@@ -94,8 +94,8 @@ class OnnxPredictor:
         self._type = np.dtype(file.input)
         self._runner = open_runner(file, execution)
 
-    def predict(self, windows: NDArray[np.uint8]) -> Prediction:
-        """Segment a batch of RGB windows, (B, H, W, 3) uint8 with H and W multiples of 8.
+    def predict(self, windows: NDArray[np.uint8], columns: Sequence[Columns] | None = None) -> Prediction:
+        """Segment a batch of RGB windows, (B, H, W, 3) uint8 with H and W multiples of 8, whole.
 
         Raises
         ------

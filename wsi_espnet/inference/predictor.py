@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+Columns = NDArray[np.int32]
+"""What is wanted of a window, (H / 8, 2): in each 8 rows the columns from the first to before the second, in steps of 8
+px; none where both are equal."""
 
 Precision = str
 """`fp32`, `bf16` or `fp16`: the type that convolutions are computed in; everything else stays float32."""
@@ -27,8 +32,11 @@ class Predictor(Protocol):
 
     classes: int
 
-    def predict(self, windows: NDArray[np.uint8]) -> Prediction:
-        """Segment a batch of RGB windows, (B, H, W, 3) uint8 with H and W multiples of 8."""
+    def predict(self, windows: NDArray[np.uint8], columns: Sequence[Columns] | None = None) -> Prediction:
+        """Segment a batch of RGB windows, (B, H, W, 3) uint8 with H and W multiples of 8.
+
+        `columns` says of each window what is wanted of it. The rest need not be computed and may be anything.
+        """
         ...
 
 

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from wsi_espnet.inference import winograd
 from wsi_espnet.inference.kernels import SOURCES, Array, Vector, fuse, kernel
 from wsi_espnet.inference.layers import Activation, Convolution, PointConvolution, reduce
-from wsi_espnet.inference.maps import REACH, Map, Workspace
+from wsi_espnet.inference.maps import REACH, Band, Map, Workspace
 from wsi_espnet.inference.vectors import Pair, Sizes, Weights
 from wsi_espnet.inference.winograd import convolve
 from wsi_espnet.models.espnet import DILATIONS, DilatedPyramid, Pyramid, StridedPyramid
@@ -51,7 +51,7 @@ class BandedPyramid:
         """Where the reduced map belongs; two numbers in turn serve pyramids one behind the other."""
         channels, right = thin_channels(self._narrow, workspace.dtype), REACH
         if self._by_products:
-            right = winograd.room(width, REACH) - width
+            right = winograd.room(1, REACH) - 1  # it reads no more than that behind the last column
         return Map(workspace, f"thin {number}", rows, width, channels, left=REACH, right=right)
 
     def __call__(self, reduced: Map, passed: Map, out: Map | None, thinner: Map | None, workspace: Workspace) -> None:
@@ -59,14 +59,14 @@ class BandedPyramid:
 
         `passed` comes as `kernels.fuse` says, with anything in it where no input is added, and goes so.
         """
-        for start, stop in workspace.bands(reduced.rows, reduced.width * self.outputs):
-            band = _Band(
-                source=reduced.take(start - REACH, stop + REACH),
-                passed=passed.take(start, stop),
-                out=out.take(start, stop) if out else None,
-                thinner=thinner.take(start, stop) if thinner else None,
+        for band in workspace.bands(reduced.rows, reduced.width, self.outputs):
+            rows = _Rows(
+                source=reduced.take(band.start - REACH, band.stop + REACH),
+                passed=passed.fill(band) if self._alone else passed.take(band.start, band.stop),
+                out=out.fill(band) if out else None,
+                thinner=thinner.fill(band) if thinner else None,
             )
-            self._run(band, self._vectors, self._alone, workspace)
+            self._run(rows, band, self._vectors, self._alone, workspace)
 
 
 _Vectors = tuple[Vector, Vector, Vector, Vector, Vector]
@@ -74,7 +74,7 @@ _Vectors = tuple[Vector, Vector, Vector, Vector, Vector]
 
 
 @dataclass(frozen=True, slots=True)
-class _Band:
+class _Rows:
     """Rows that a pyramid is run on: with `REACH` more above and below, what is added to them, and where they go to."""
 
     source: Array
@@ -86,7 +86,7 @@ class _Band:
 class _Run(Protocol):
     """A way to run a pyramid; `alone` it has nothing added, whatever is in `passed`."""
 
-    def __call__(self, band: _Band, vectors: _Vectors, alone: bool, workspace: Workspace) -> None: ...
+    def __call__(self, rows: _Rows, band: Band, vectors: _Vectors, alone: bool, workspace: Workspace) -> None: ...
 
 
 class _ByConvolutions:
@@ -100,16 +100,19 @@ class _ByConvolutions:
             for d, w in zip(DILATIONS, weights, strict=True)
         ]
 
-    def __call__(self, band: _Band, vectors: _Vectors, alone: bool, workspace: Workspace) -> None:
+    def __call__(self, rows: _Rows, band: Band, vectors: _Vectors, alone: bool, workspace: Workspace) -> None:
+        if not band.width:
+            return
+        source = np.ascontiguousarray(rows.source[:, band.begin : band.end + 2 * REACH])
         maps = tuple(
-            convolve(band.source[REACH - dilation : len(band.source) - REACH + dilation])
+            convolve(source[REACH - dilation : len(source) - REACH + dilation])
             for dilation, convolve in zip(DILATIONS, self._convolutions, strict=True)
         )
-        out = workspace.array("band", *band.passed.shape) if band.out is None else band.out
+        out = workspace.array("band", *rows.passed.shape) if rows.out is None else rows.out
         columns = tuple(REACH - dilation for dilation in DILATIONS)
-        self._fuse(maps, columns, band.passed, alone, vectors, out)
-        if self._reduce is not None and band.thinner is not None:
-            self._reduce(out, band.thinner, REACH)
+        self._fuse(maps, columns, rows.passed, band.begin, band.end, alone, vectors, out)
+        if self._reduce is not None and rows.thinner is not None:
+            self._reduce(out[:, band.begin : band.end], rows.thinner, REACH + band.begin)
 
 
 class _ByProducts:
@@ -123,11 +126,12 @@ class _ByProducts:
         first, other = branches[:2]
         self._run = _pyramid(first.outputs, other.outputs, first.sizes, other.sizes, self._reduction.sizes)
 
-    def __call__(self, band: _Band, vectors: _Vectors, alone: bool, workspace: Workspace) -> None:
-        out = band.passed[:0] if band.out is None else band.out
-        thinner = band.source[:0] if band.thinner is None else band.thinner
+    def __call__(self, rows: _Rows, band: Band, vectors: _Vectors, alone: bool, workspace: Workspace) -> None:
+        out = rows.passed[:0] if rows.out is None else rows.out
+        thinner = rows.source[:0] if rows.thinner is None else rows.thinner
         weights = self._filters, self._reduction.values
-        self._run(band.source, DILATIONS, *weights, band.passed, alone, vectors, out, thinner)
+        columns = band.begin, band.end
+        self._run(rows.source, *columns, DILATIONS, *weights, rows.passed, alone, vectors, out, thinner)
 
 
 def thin_channels(channels: int, dtype: torch.dtype) -> int:
@@ -144,7 +148,10 @@ def _activation(pyramid: Pyramid) -> Activation:
 
 @functools.cache
 def _fusing(first: int, other: int) -> Callable[..., None]:
-    """`fuse(branches, columns, passed, alone, vectors, out)`: `kernels.fuse` of all rows."""
+    """`fuse(branches, columns, passed, begin, end, alone, vectors, out)`: `kernels.fuse` of all rows, in some columns.
+
+    Those of `passed` and `out` are meant; branches have no others.
+    """
     sources = SOURCES
 
     @kernel
@@ -152,20 +159,24 @@ def _fusing(first: int, other: int) -> Callable[..., None]:
         branches: tuple[Array, ...],
         columns: tuple[int, ...],
         passed: Array,
+        begin: int,
+        end: int,
         alone: bool,
         vectors: tuple[Vector, ...],
         out: Array,
     ) -> None:
         assert sources >= 0
         for row in range(out.shape[0]):
-            fuse(branches, row, columns, passed[row], alone, vectors, out[row], first, other)
+            fuse(branches, row, columns, passed[row, begin:end], alone, vectors, out[row, begin:end], first, other)
 
     return fuse_all
 
 
 @functools.cache
 def _pyramid(first: int, other: int, first_sizes: Sizes, sizes: Sizes, reduction: Sizes) -> Callable[..., None]:
-    """`run(source, dilations, filters, weights, passed, alone, vectors, out, thinner)`: a `_Band`.
+    """`run(source, begin, end, dilations, filters, weights, passed, alone, vectors, out, thinner)`: some `_Rows`.
+
+    The columns from `begin` to `end` are computed.
 
     `first` and `other` are the outputs of the first branch and of each other one, `first_sizes` and `sizes` those of
     their filters, `reduction` those of the weights behind them. `out` and `thinner` without rows are not written to.
@@ -178,6 +189,8 @@ def _pyramid(first: int, other: int, first_sizes: Sizes, sizes: Sizes, reduction
     @kernel
     def run(
         source: Array,
+        begin: int,
+        end: int,
         dilations: tuple[int, ...],
         filters: tuple[Pair, ...],
         weights: Pair,
@@ -188,25 +201,25 @@ def _pyramid(first: int, other: int, first_sizes: Sizes, sizes: Sizes, reduction
         thinner: Array,
     ) -> None:
         assert sources >= 0
-        rows, width = passed.shape[:2]
+        rows, width, column = passed.shape[0], end - begin, REACH + begin
         # Dilations are no constants of these calls: one convolution is compiled for four branches.
         d1, d2, d4, d8, d16 = dilations
         near = source[REACH - d1 : REACH + rows + d1]
-        one = convolve(near, REACH, width, d1, filters[0], inputs, first_wide, first_rest)
+        one = convolve(near, column, width, d1, filters[0], inputs, first_wide, first_rest)
         near = source[REACH - d2 : REACH + rows + d2]
-        two = convolve(near, REACH, width, d2, filters[1], inputs, wide, rest)
+        two = convolve(near, column, width, d2, filters[1], inputs, wide, rest)
         near = source[REACH - d4 : REACH + rows + d4]
-        four = convolve(near, REACH, width, d4, filters[2], inputs, wide, rest)
+        four = convolve(near, column, width, d4, filters[2], inputs, wide, rest)
         near = source[REACH - d8 : REACH + rows + d8]
-        eight = convolve(near, REACH, width, d8, filters[3], inputs, wide, rest)
+        eight = convolve(near, column, width, d8, filters[3], inputs, wide, rest)
         near = source[REACH - d16 : REACH + rows + d16]
-        sixteen = convolve(near, REACH, width, d16, filters[4], inputs, wide, rest)
+        sixteen = convolve(near, column, width, d16, filters[4], inputs, wide, rest)
         branches, columns = (one, two, four, eight, sixteen), (0, 0, 0, 0, 0)
         line = np.empty((width, channels), np.float32)
         for row in range(rows):
-            target = out[row] if out.shape[0] > 0 else line
-            fuse(branches, row, columns, passed[row], alone, vectors, target, first, other)
+            target = out[row, begin:end] if out.shape[0] > 0 else line
+            fuse(branches, row, columns, passed[row, begin:end], alone, vectors, target, first, other)
             if thinner.shape[0] > 0:
-                reduce(target, weights, thinner[row], REACH, thinned, thin_wide, thin_rest)
+                reduce(target, weights, thinner[row], column, thinned, thin_wide, thin_rest)
 
     return run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from wsi_espnet.inference import kernels
 from wsi_espnet.inference.bands import BandedEspNet
 from wsi_espnet.inference.layers import in_precision
 from wsi_espnet.inference.maps import Workspace
+from wsi_espnet.inference.predictor import Columns
 from wsi_espnet.models.card import ModelCard
 from wsi_espnet.models.espnet import MULTIPLE, EspNet, crop_to, pad_to_multiple
 
@@ -87,11 +88,13 @@ class Banded:
         """Planes of the logits."""
         return self._run.classes
 
-    def bands(self, window: Tensor, mean: Tensor, scale: Tensor) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    def bands(
+        self, window: Tensor, mean: Tensor, scale: Tensor, columns: Columns | None
+    ) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
         """As `BandedEspNet`."""
         self._compile(window.dtype)
         with self._workspace() as workspace:
-            yield from self._run(window, mean, scale, workspace)
+            yield from self._run(window, mean, scale, workspace, columns)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(1, 3, H, W) float32 as the network sees it, of any size -> logits (1, C, H, W)."""
@@ -102,7 +105,7 @@ class Banded:
         small = padded.shape[2] * padded.shape[3] <= KEPT_PX
         with self._workspace() if small else contextlib.nullcontext(Workspace(self._dtype)) as workspace:
             values = padded[0].permute(1, 2, 0).contiguous()
-            for row, band in self._run(values, *as_it_is, workspace):
+            for row, _, band in self._run(values, *as_it_is, workspace):
                 logits[0, :, row : row + band.shape[1]] = torch.from_numpy(band)
         return crop_to(logits, x)
 
@@ -141,18 +144,22 @@ class BandedSegmenter:
         self._network = Banded(whole.network, whole.dtype)
         self._whole = whole
 
-    def __call__(self, windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, H, W, 3) uint8 -> labels (B, H, W) uint8, probabilities (B, C, H, W) uint8, finite () bool."""
+    def __call__(self, windows: Tensor, columns: Sequence[Columns] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, H, W, 3) uint8 -> labels (B, H, W) uint8, probabilities (B, C, H, W) uint8, finite () bool.
+
+        What is not computed has class 0 and no probability.
+        """
         whole = self._whole
         batch, height, width = windows.shape[:3]
-        labels = torch.empty((batch, height, width), dtype=torch.uint8)
-        probabilities = torch.empty((batch, self._network.classes, height, width), dtype=torch.uint8)
+        labels = torch.zeros((batch, height, width), dtype=torch.uint8)
+        probabilities = torch.zeros((batch, self._network.classes, height, width), dtype=torch.uint8)
         finite = True
         ordered = windows if whole.channels == [0, 1, 2] else windows[..., whole.channels]
         for number, window in enumerate(ordered):
             results = labels[number].numpy(), probabilities[number].numpy()
-            for row, logits in self._network.bands(window, whole.mean, whole.scale):
-                finite &= kernels.read_out(logits, *results, row)
+            wanted = None if columns is None else columns[number]
+            for row, column, logits in self._network.bands(window, whole.mean, whole.scale, wanted):
+                finite &= kernels.read_out(logits, *results, row, column)
         return labels, probabilities, torch.tensor(finite)
 
 

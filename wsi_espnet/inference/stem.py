@@ -40,19 +40,22 @@ class Stem:
         run = _stem(self._skip, self._convolve.sizes, self._reduce.sizes, self._reduce.outputs)
         scales, shifts = (vector.float().repeat(width).numpy() for vector in (scale, -mean * scale))
         weights = self._convolve.values, self._reduce.values
-        for start, stop in workspace.bands(height // 4, 2 * 24 * (width // 2)):
-            top = max(0, 4 * start - 3)  # the row above a band of half the size needs three of the image
-            places = detail.take(2 * start, 2 * stop), image.take(start, stop), reduced.take(start, stop), reduced.left
-            px = np.ascontiguousarray(window.numpy()[top : 4 * stop])  # a part of a larger picture is not
-            run(px, start == 0, (scales, shifts), *self._vectors, *weights, *places)
+        for band in workspace.bands(height // 4, width // 4, 4 * 24):
+            of_px = band.times(4)
+            top = max(0, of_px.start - 3)  # the row above a band of half the size needs three of the image
+            places = detail.fill(band.times(2)), image.fill(band), reduced.fill(band), reduced.left, band.begin
+            # A part of a picture has gaps between its rows.
+            px = np.ascontiguousarray(window.numpy()[top : of_px.stop, of_px.begin : of_px.end])
+            run(px, band.start == 0, (scales, shifts), *self._vectors, *weights, *places)
         return detail, image
 
 
 @functools.cache
 def _stem(skip: int, convolve: Sizes, reduce: Sizes, reduced: int) -> Callable[..., None]:
-    """`run(px, top, ..., detail, image, thinner, left)`: from px (4 * rows, W, 3), behind three rows above.
+    """`run(px, top, ..., detail, image, thinner, left, begin)`: from px (4 * rows, W, 3), behind three rows above.
 
-    At the `top` there are none. `skip` channels are the detail: all that the first pyramid is given, or 16 before that.
+    At the `top` there are none. They become columns from `begin` on, of stride 4. `skip` channels are the detail: all
+    that the first pyramid is given, or 16 before that.
     """
     sources = SOURCES
     run_px, wide, rest = convolve
@@ -73,6 +76,7 @@ def _stem(skip: int, convolve: Sizes, reduce: Sizes, reduced: int) -> Callable[.
         image: Array,
         thinner: Array,
         left: int,
+        begin: int,
     ) -> None:
         assert sources >= 0
         px_scale, px_shift = of_px
@@ -85,9 +89,9 @@ def _stem(skip: int, convolve: Sizes, reduce: Sizes, reduced: int) -> Callable[.
         means = np.zeros((3, half + 1, 3), np.float32)  # and of the image there
         both = np.empty((half, outputs), np.float32)
         thin = np.empty((half // 2, thin_outputs), np.float32)
-        begin = 1 if top else 0
-        for row in range(begin, detail.shape[0] + 1):  # of half the size, the one above first
-            for y in range(2 * row if row == begin else 2 * row + 1, 2 * row + 3):
+        first = 1 if top else 0
+        for row in range(first, detail.shape[0] + 1):  # of half the size, the one above first
+            for y in range(2 * row if row == first else 2 * row + 1, 2 * row + 3):
                 source = y - 3 if top else y
                 line_of_px = pixels[y % 3]
                 if source < 0:
@@ -113,19 +117,19 @@ def _stem(skip: int, convolve: Sizes, reduce: Sizes, reduced: int) -> Callable[.
                     value = line[1 + column, channel]
                     if skip < channels:
                         value = leak(both[column, channel] * scale[channel] + shift[channel], slope[channel])
-                    detail[row - 1, column, channel] = narrowed(value, detail)
+                    detail[row - 1, 2 * begin + column, channel] = narrowed(value, detail)
             if row % 2 == 1:
                 continue
             quarter, length = row // 2 - 1, (half + 1) * channels
             starts = last_three(row, length)
             multiply(lines, starts, stride, reduce_weights, thin, run_half, thin_wide, thin_rest)
-            put(thin, reduced, thinner[quarter], left)
+            put(thin, reduced, thinner[quarter], left + begin)
             for column in range(half // 2):
                 for channel in range(3):
                     total = np.float32(0)
                     for y in range(3):
                         for x in range(3):
                             total += means[y, 2 * column + x, channel]
-                    image[quarter, column, channel] = narrowed(total / np.float32(9), image)
+                    image[quarter, begin + column, channel] = narrowed(total / np.float32(9), image)
 
     return run

@@ -15,6 +15,7 @@ from wsi_espnet.budget import give_back_freed
 from wsi_espnet.errors import SlideReadError
 from wsi_espnet.geometry import ReadPlan, Region
 from wsi_espnet.grid import Span, Window
+from wsi_espnet.inference.columns import wanted_columns
 from wsi_espnet.inference.predictor import Predictor
 from wsi_espnet.inference.stitch import Own, Packed, Piece, Strip, blend, split
 from wsi_espnet.scores import count_ids
@@ -224,9 +225,10 @@ def predict(
             return [px for px in read if isinstance(px, Failure)]
         # Failed windows keep their place: a batch of another size might round differently.
         batch = [_blank(w) if isinstance(px, Failure) else px for w, px in zip(windows, read, strict=True)]
+        columns = [wanted_columns(window, job.tissue) for window in windows]
         predictor = resources.get_predictor()
         with resources.slots:
-            said = predictor.predict(batch[0][None] if len(batch) == 1 else np.stack(batch))
+            said = predictor.predict(batch[0][None] if len(batch) == 1 else np.stack(batch), columns)
         resources.tidy()
     return [
         px

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from wsi_espnet.budget import set_up_malloc
 from wsi_espnet.errors import DependencyError, ModelError, UsageError
 from wsi_espnet.inference import segmenter
 from wsi_espnet.inference.compiled import Run, compile_network, find_compiler
-from wsi_espnet.inference.predictor import Execution, Precision, Prediction
+from wsi_espnet.inference.predictor import Columns, Execution, Precision, Prediction
 from wsi_espnet.inference.segmenter import BandedSegmenter, Segmenter
 from wsi_espnet.models import espnet
 from wsi_espnet.models.card import ESPNET, ModelCard
@@ -129,8 +130,8 @@ class TorchPredictor:
         elif in_bands(loaded.card, execution):
             self._run = BandedSegmenter(network)
 
-    def predict(self, windows: NDArray[np.uint8]) -> Prediction:
-        """Segment a batch of RGB windows, (B, H, W, 3) uint8 with H and W multiples of 8.
+    def predict(self, windows: NDArray[np.uint8], columns: Sequence[Columns] | None = None) -> Prediction:
+        """Segment a batch of RGB windows, (B, H, W, 3) uint8, H and W multiples of 8; in bands only what is wanted.
 
         Raises
         ------
@@ -141,7 +142,9 @@ class TorchPredictor:
         with torch.no_grad():  # what was compiled is not called in inference mode
             # What another process sent may not be written to; torch warns of that, though nothing here writes.
             batch = torch.from_numpy(np.require(windows, requirements="W"))
-            if self._turn is None:
+            if isinstance(self._run, BandedSegmenter):
+                labels, probabilities, finite = self._run(batch, columns)
+            elif self._turn is None:
                 labels, probabilities, finite = self._run(batch)
             else:
                 with self._turn:

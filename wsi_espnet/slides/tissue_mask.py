@@ -97,6 +97,11 @@ class TissueMask:
         return Region(y0, x0, y1 - y0, x1 - x0)
 
     @property
+    def has_rim(self) -> bool:
+        """Whether it ends in glass, about 100 um from tissue: what is found does, what is drawn may cut through it."""
+        return self.origin == "auto"
+
+    @property
     def area_px(self) -> int:
         """Px of the image that `sample` calls tissue: exact, counted without spreading the mask out."""
         per_row = _px_per_cell(self.mask.shape[0], self.shape[0])
