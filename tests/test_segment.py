@@ -135,6 +135,7 @@ def test_probabilities_add_up_and_their_largest_is_the_label(result: SegmentResu
     assert kept.shape == (len(CLASSES), *labels.shape)
     computed = kept.sum(axis=0, dtype=int)[tissue]
     assert abs(computed - 255).max() <= 2  # three classes, each rounded
+    assert not kept[:, ~tissue].any()
     at_label = np.take_along_axis(kept, labels[None].astype(int), axis=0)[0]
     assert (at_label >= kept.max(axis=0).astype(int) - 1)[tissue].all()  # ties and rounding
     halves = np.asarray(zarr.open_array(result.path / "probabilities" / "1", mode="r")[...])

@@ -240,6 +240,20 @@ def core_of_window(window_px: int, halo_px: int) -> int:
     return core
 
 
+def within(read: tuple[Span, Span], shape: tuple[int, int]) -> tuple[Region, tuple[tuple[int, int], tuple[int, int]]]:
+    """The part of what a window reads that an image of `shape` has, and px before and behind it on both axes.
+
+    Examples
+    --------
+    >>> within((Span(-8, 40), Span(0, 48)), (100, 44))
+    (Region(y=0, x=0, h=40, w=44), ((8, 0), (0, 4)))
+    """
+    y, x = (Span(max(0, span.start), min(px, span.stop)) for span, px in zip(read, shape, strict=True))
+    rows, columns = read
+    beyond = (y.start - rows.start, rows.stop - y.stop), (x.start - columns.start, columns.stop - x.stop)
+    return _region(y, x), beyond
+
+
 def intersect(a: Region, b: Region) -> Region | None:
     """Px common to both, None where there are none."""
     y0, y1 = max(a.y, b.y), min(a.y + a.h, b.y + b.h)

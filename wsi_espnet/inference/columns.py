@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from wsi_espnet.grid import MULTIPLE, Window
+from wsi_espnet.grid import MULTIPLE, Window, within
 from wsi_espnet.inference.predictor import Columns
 from wsi_espnet.slides.tissue_mask import TissueMask
 
 
 def wanted_columns(window: Window, tissue: TissueMask) -> Columns:
-    """Columns of a window that hold tissue about which it has something to say, and its halo on every side of it.
+    """Columns of what a window reads that hold tissue, and its halo on every side of it.
 
     A mask that brings a rim of glass with it gets half the halo, which changes nothing that can be measured; without
     any, twice as many px depend on where windows lie (docs/benchmarks.md).
@@ -21,15 +21,13 @@ def wanted_columns(window: Window, tissue: TissueMask) -> Columns:
     window
         With a halo of a multiple of 8 px.
     tissue
-        Of the image that the window is a part of.
+        Of the image that the window is a part of; mirrored where the window leaves it, as its px are.
     """
-    (top, bottom), (left, right) = ((span.start, span.stop) for span in window.read)
-    rows, width = (bottom - top) // MULTIPLE, (right - left) // MULTIPLE
-    halo = (window.box.y - top) // MULTIPLE // (2 if tissue.has_rim else 1)
-    reach = window.reach
-    inside = np.zeros((bottom - top, right - left), np.bool_)
-    inside[reach.y - top : reach.y - top + reach.h, reach.x - left : reach.x - left + reach.w] = tissue.sample(reach)
-    across = np.logical_or.reduce(inside.reshape(rows, MULTIPLE, -1), axis=1)
+    region, beyond = within(window.read, tissue.shape)
+    inside = np.pad(tissue.sample(region), beyond, mode="symmetric")
+    width = inside.shape[1] // MULTIPLE
+    halo = (window.box.y - window.read[0].start) // MULTIPLE // (2 if tissue.has_rim else 1)
+    across = np.logical_or.reduce(inside.reshape(-1, MULTIPLE, inside.shape[1]), axis=1)
     has_tissue = np.logical_or.reduce(across, axis=1)
     begin = np.where(has_tissue, across.argmax(axis=1) // MULTIPLE, width)
     end = np.where(has_tissue, width - across[:, ::-1].argmax(axis=1) // MULTIPLE, 0)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wsi_espnet.budget import give_back_freed
 from wsi_espnet.errors import SlideReadError
 from wsi_espnet.geometry import ReadPlan, Region
-from wsi_espnet.grid import Span, Window
+from wsi_espnet.grid import Span, Window, within
 from wsi_espnet.inference.columns import wanted_columns
 from wsi_espnet.inference.predictor import Predictor
 from wsi_espnet.inference.stitch import Own, Packed, Piece, Strip, blend, split
@@ -260,13 +260,9 @@ def read_window(source: PixelSource, plan: ReadPlan, read: tuple[Span, Span]) ->
     SlideReadError
         A part of it cannot be read.
     """
-    (y0, y1), (x0, x1) = ((max(0, s.start), min(n, s.stop)) for s, n in zip(read, plan.shape, strict=True))
-    px = source.read(plan, Region(y0, x0, y1 - y0, x1 - x0))
-    before = y0 - read[0].start, x0 - read[1].start
-    after = read[0].stop - y1, read[1].stop - x1
-    if not any((*before, *after)):
-        return px
-    return np.pad(px, ((before[0], after[0]), (before[1], after[1]), (0, 0)), mode="symmetric")
+    region, beyond = within(read, plan.shape)
+    px = source.read(plan, region)
+    return np.pad(px, (*beyond, (0, 0)), mode="symmetric") if np.any(beyond) else px
 
 
 def item(results: list[Any], place: int) -> Any:
@@ -291,7 +287,10 @@ def finish(
     own: Own | Failure,
     pieces: list[Piece | Failure | None],
 ) -> Written | Failure:
-    """Blend, put glass outside the tissue, write; failures are noted first, so that a resume knows what lacks them."""
+    """Blend, put glass outside the tissue and no probability of anything, write.
+
+    Failures are noted first, so that a resume knows what lacks them.
+    """
     for failure in (own, *pieces):
         if isinstance(failure, Failure):
             job.sink.note_failure(failure.index, failure.core, failure.cause)
@@ -311,7 +310,7 @@ def finish(
     kept = None
     if probabilities is not None:
         kept = np.zeros((job.classes, *window.core.shape), np.uint8)
-        kept[:, rows, columns] = probabilities
+        kept[:, rows, columns] = np.where(inside, probabilities, np.uint8(0))
     half = job.sink.write(window.core, full, kept)
     return Written(tuple(count_ids(labels, inside, job.classes)[: job.classes].tolist()), Packed.of(half))
 

@@ -5,7 +5,7 @@
         0 .. L-1/          overview px
         labels/classes/    class ids, L levels, 0 = the plan's px; one shard per core of the grid
         labels/tissue/     where the slide was segmented, L levels of cells
-        probabilities/     only if asked for: uint8 (C, h, w), 0..255 for 0..1, as an image of L levels
+        probabilities/     only if asked for: uint8 (C, h, w), 0..255 for 0..1, 0 outside tissue; L levels
 
 NGFF wants as many label levels as image levels, not the same sizes: the image is a coarse one with L levels of its
 own, each placed by its own scale and translation. So a result without the full image is valid and honest.
