@@ -90,6 +90,17 @@ def test_a_workspace_forgets_the_window_before() -> None:
         assert torch.equal(banded(module, px, used), banded(module, px))
 
 
+def test_memory_grows_under_nobody_who_looks_at_it() -> None:
+    used = Workspace(torch.float32)
+    small = used.array("map", 5)
+    small[:] = 1
+    used.array("map", 3, 1 << 20)[:] = 2
+    assert small.tolist() == [1] * 5
+    del small
+    used.array("map", 7 << 20)[:] = 3
+    assert [len(block) for block in used._blocks.values()] == [4 * (7 << 20)]
+
+
 def test_what_is_kept_is_sixty_bytes_a_px() -> None:
     """Detail 19, two maps of the pyramids 32, reduced maps 7, image 1, classes 2, a band 2: the rest are margins."""
     used = Workspace(torch.float32)
