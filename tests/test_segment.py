@@ -22,11 +22,16 @@ from small import CLASSES, MPP, blobs, differing_files, files_below, reach_px, s
 from wsi_espnet.classes import UNLABELLED
 from wsi_espnet.errors import ResumeError, SlideReadError
 from wsi_espnet.geometry import ReadPlan, Region
+from wsi_espnet.grid import Window
+from wsi_espnet.inference import tasks
+from wsi_espnet.inference.columns import wanted_columns
 from wsi_espnet.segment import Progress, SegmentResult, segment
+from wsi_espnet.slides.colon import colon_slide
 from wsi_espnet.slides.slide import Slide
 from wsi_espnet.slides.source import open_source
 from wsi_espnet.slides.tile import tile
 from wsi_espnet.slides.tissue import find_tissue
+from wsi_espnet.slides.tissue_mask import TissueMask
 
 Run = Callable[..., SegmentResult]
 
@@ -428,3 +433,26 @@ def test_two_runs_on_one_result_refuse_each_other(run: Run, tmp_path: Path) -> N
     run(tmp_path / "out", progress=again)
     assert refused
     assert not list((tmp_path / "out").glob("*.lock"))
+
+
+def test_glass_that_is_left_out_is_not_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the same windows computed whole; more than that changes when windows move."""
+    slide, wanted = tmp_path / "colon.svs", []
+    slide.write_bytes(colon_slide(shape=(2560, 3072)))
+
+    def noted(*given: Any) -> NDArray[np.int32]:
+        wanted.append(wanted_columns(*given))
+        return wanted[-1]
+
+    def everything(window: Window, _: TissueMask) -> NDArray[np.int32]:
+        rows, columns = (span.length // 8 for span in window.read)
+        return np.tile(np.array([[0, columns]], np.int32), (rows, 1))
+
+    monkeypatch.setattr(tasks, "wanted_columns", noted)
+    kept = segment(slide, tmp_path / "kept", window=1280)
+    left_out = 1 - sum(int(np.diff(columns).sum()) for columns in wanted) * 64 / kept.work_px
+    monkeypatch.setattr(tasks, "wanted_columns", everything)
+    whole = segment(slide, tmp_path / "whole", window=1280)
+    tissue = tissue_of(whole)
+    assert left_out > 0.05
+    assert (labels_of(kept) != labels_of(whole))[tissue].mean() < 0.001

@@ -13,8 +13,8 @@ from wsi_espnet.slides.tissue_mask import TissueMask
 def wanted_columns(window: Window, tissue: TissueMask) -> Columns:
     """Columns of what a window reads that hold tissue, and its halo on every side of it.
 
-    A mask that brings a rim of glass with it gets half the halo, which changes nothing that can be measured; without
-    any, twice as many px depend on where windows lie (docs/benchmarks.md).
+    A mask that brings a rim of glass with it gets half the halo: 0.215 % of the tissue then change with the grid, and
+    0.213 % where windows are computed whole. Without any halo it would be 0.42 % (docs/decisions.md).
 
     Parameters
     ----------
