@@ -58,6 +58,7 @@ JOBS = frozenset(
         "train",
         "evaluate",
         "calibrate",
+        "measure",
         "export",
     }
 )
@@ -74,6 +75,7 @@ ONLY_IN = {
         "data",
         "train",
         "calibrate",
+        "measure",
         "export",
         "bench",
     ),

@@ -1,7 +1,9 @@
-"""`wsi-espnet models list|show|import|calibrate`."""
+"""`wsi-espnet models list|show|import|measure|calibrate`."""
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +13,8 @@ from wsi_espnet.cli import say
 from wsi_espnet.cli.values import options_of
 
 app = typer.Typer(
-    help="Models: list the bundled ones, show a card, import published weights, calibrate.", no_args_is_help=True
+    help="Models: list the bundled ones, show a card, import published weights, measure statistics, calibrate.",
+    no_args_is_help=True,
 )
 
 
@@ -76,6 +79,43 @@ def import_model(
     module, card = import_pth(file, classes=classes, name=name)
     written = save_model(out or Path(f"{card.name}.safetensors"), module, card, overwrite=overwrite)
     say.out.print(f"{written}  {card.network} ({card.classes.name})", markup=False)
+
+
+@app.command()
+def measure(
+    model: Annotated[str, typer.Argument(help="Bundled name or .safetensors file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Training settings as TOML, which say what crops are.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .safetensors file to write.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of the data set [data.root of the file].")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: augment.blank=0.6."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Batches of crops to look at.")] = 160,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a copy of a model whose batch normalisation is measured afresh on training crops.
+
+    For the mean of several models' weights, and for one that will meet other pictures than it was trained on.
+    """
+    from wsi_espnet.training.config_file import read_config
+    from wsi_espnet.training.extra import ensure_extra
+
+    ensure_extra()
+    config = read_config(file, data=data, changes=options_of(changes or []))
+    from wsi_espnet.measure import measure as job
+
+    with say.progress_bar("batches") as update:
+        done = job(
+            model,
+            config,
+            out,
+            command=shlex.join(["wsi-espnet", *sys.argv[1:]]),
+            steps=steps,
+            overwrite=overwrite,
+            progress=lambda done, total: update(done, total, ""),
+        )
+    say.out.print(f"{done.model}  mIoU {done.miou:.4f} on {config.data.validation}", markup=False)
 
 
 @app.command()

@@ -14,12 +14,10 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from wsi_espnet.atomic import write_bytes_atomic
+from wsi_espnet.training.make_card import MEANS
 from wsi_espnet.training.module import SegmentationModule
 from wsi_espnet.training.run_folder import RunFolder, read_rows, write_rows
 from wsi_espnet.training.steps import rate_factor
-
-MEANS = ("mIoU", "pixel accuracy", "class accuracy")
-"""Of `wsi_espnet.scores.Scores.means`: columns of `log.csv`."""
 
 
 @dataclass(frozen=True, slots=True)
