@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from wsi_espnet.calibration import COOLEST, HOTTEST, calibration_error, fit_temperature
 from wsi_espnet.data.adapter import Dataset
 from wsi_espnet.data.catalog import open_dataset
-from wsi_espnet.errors import DataError, UsageError
+from wsi_espnet.data.class_map import ensure_same_classes
+from wsi_espnet.errors import DataError
 from wsi_espnet.inference.images import ImagePredictor
 from wsi_espnet.inference.view import View
 from wsi_espnet.models.networks import logits_layer
@@ -95,12 +96,7 @@ def calibrate(
     ensure_can_save(Path(out), overwrite=overwrite)
     loaded = load_model(model)
     source = open_dataset(dataset, data or ".", **(options or {})) if isinstance(dataset, str) else dataset
-    names, theirs = loaded.card.classes.names, source.classes.names
-    if names != theirs:
-        raise UsageError(
-            f"{loaded.card.name} knows {', '.join(names)}, {source.name} has {', '.join(theirs)}; they must be the "
-            "same, in the same order"
-        )
+    ensure_same_classes(loaded.card, source)
     logits, truth = _ask(ImagePredictor(loaded, View(), device="cpu", precision="fp32"), source, split, progress)
     temperature = fit_temperature(logits, truth)
     if not COOLEST * EDGE < temperature < HOTTEST / EDGE:

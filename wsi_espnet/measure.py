@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from torch import Tensor
 
 from wsi_espnet.data.adapter import Dataset
-from wsi_espnet.data.class_map import map_classes
+from wsi_espnet.data.class_map import ensure_same_classes
 from wsi_espnet.evaluate import evaluate
 from wsi_espnet.models.card import Normalisation
 from wsi_espnet.models.weights import ensure_can_save, load_model, save_model
@@ -86,7 +86,7 @@ def measure(
     loaded = load_model(model)
     card = loaded.card
     dataset = open_data(config)
-    map_classes(card.classes, dataset.classes, None)  # refuses others, before the work
+    ensure_same_classes(card, dataset)
 
     def watched() -> Iterator[Tensor]:
         for done, pixels in enumerate(islice(_crops(config, dataset, card.normalisation), steps), start=1):

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_espnet.classes import UNLABELLED, ClassTable
+from wsi_espnet.data.adapter import Dataset
 from wsi_espnet.data.street_labels import CATEGORY_OF, VOID_NAMES
 from wsi_espnet.errors import UsageError
+from wsi_espnet.models.card import ModelCard
 
 VOID = "void"
 ALL_OTHERS = "*"
@@ -33,6 +35,22 @@ class ClassMap:
     targets: Mapping[str, str | None]
     lookup: NDArray[np.uint8]
     unreached: tuple[str, ...]
+
+
+def ensure_same_classes(model: ModelCard, dataset: Dataset) -> None:
+    """Refuse a data set whose classes are not a model's, by name and in order.
+
+    Raises
+    ------
+    UsageError
+        They are not.
+    """
+    names, theirs = model.classes.names, dataset.classes.names
+    if names != theirs:
+        raise UsageError(
+            f"{model.name} knows {', '.join(names)}, {dataset.name} has {', '.join(theirs)}; they must be the same, in "
+            "the same order"
+        )
 
 
 def map_classes(model: ClassTable, dataset: ClassTable, given: Mapping[str, str] | None = None) -> ClassMap:
