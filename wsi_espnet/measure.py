@@ -16,6 +16,7 @@ from torch import Tensor
 
 from wsi_espnet.data.adapter import Dataset
 from wsi_espnet.data.class_map import ensure_same_classes
+from wsi_espnet.errors import UsageError
 from wsi_espnet.evaluate import evaluate
 from wsi_espnet.models.card import Normalisation
 from wsi_espnet.models.weights import ensure_can_save, load_model, save_model
@@ -78,13 +79,16 @@ def measure(
     Raises
     ------
     DataError, UsageError
-        The data set is damaged, of another layout, has not the model's classes, or too few images for a batch.
+        The data set is damaged, of another layout, has not the model's classes, or too few images for a batch; or
+        `steps` is not positive.
     ModelError, OutputError
         See `wsi_espnet.errors`.
     """
+    if steps < 1:
+        raise UsageError(f"statistics need at least one batch of crops, got steps = {steps}; {STEPS} are usual")
     ensure_can_save(Path(out), overwrite=overwrite)
     loaded = load_model(model)
-    card = loaded.card
+    card, split = loaded.card, config.data.validation
     dataset = open_data(config)
     ensure_same_classes(card, dataset)
 
@@ -97,8 +101,10 @@ def measure(
     measure_statistics(loaded.module, watched())
     with TemporaryDirectory() as folder:
         kept = save_model(Path(folder) / "measured.safetensors", loaded.module, card)
-        scores = evaluate(kept, dataset, split=config.data.validation, device="cpu").scores
-    source = f"{card.source}; batch normalisation measured by: {command}"
+        scores = evaluate(kept, dataset, split=split, device="cpu").scores
+    # Its data may be other than those that the card says it was trained on.
+    scored = f"scored on the {len(dataset.samples(split))} images of {split}"
+    source = f"{card.source}; batch normalisation measured, and {scored}, by: {command}"
     card = card.model_copy(update={"scores": told_scores(scores), "source": source})
     return Measurement(save_model(out, loaded.module, card, overwrite=overwrite), scores.means["mIoU"])
 
