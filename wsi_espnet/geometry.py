@@ -224,5 +224,6 @@ def _choose(levels: Sequence[Level], slide_mpp: tuple[float, float], wanted: flo
     got = finest * levels[0].downsample
     raise ScaleError(
         f"the slide's finest level has {got:.4g} um per px, {wanted:.4g} is wanted, and px are not invented; "
-        f"allow it with --allow-upsampling, or run at the slide's own scale with --mpp {got:.4g}"
+        f"allow it with --allow-upsampling, run at the slide's own scale with --mpp {got:.4g}, or, if the slide is "
+        "wrong about its scale, state it with --slide-mpp"
     )

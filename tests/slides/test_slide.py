@@ -415,6 +415,43 @@ def test_an_mpp_that_is_no_positive_number_is_no_mpp() -> None:
     assert file_mpp({"openslide.mpp-x": "0.25"}) is None
 
 
+@pytest.mark.parametrize(
+    ("unit", "um", "resolution"),
+    [
+        ("\N{MICRO SIGN}m", 1.0, None),
+        ("nm", 1e-3, (72, 72)),
+        ("\N{GREEK SMALL LETTER MU}m", 1.0, (72, 72)),
+        (None, 1.0, None),
+    ],
+)
+def test_an_ome_tiff_says_its_scale_in_its_description(
+    folder: Path, unit: str | None, um: float, resolution: tuple[int, int] | None
+) -> None:
+    stated = {"PhysicalSizeX": 0.25 / um, "PhysicalSizeY": 0.26 / um}
+    units = {} if unit is None else {"PhysicalSizeXUnit": unit, "PhysicalSizeYUnit": unit}
+    path = folder / "scaled.ome.tif"
+    px, how = noise(300, 400), {"photometric": "rgb", "tile": (64, 64), "resolution": resolution}
+    tifffile.imwrite(path, px, **how, metadata={"axes": "YXS"} | stated | units, resolutionunit="INCH")  # type: ignore[arg-type]
+    with Slide(path) as slide:
+        assert slide.mpp == pytest.approx((0.26, 0.25))
+
+
+def test_ome_xml_that_says_nothing_of_level_0_leaves_the_resolution() -> None:
+    pixels = '<Pixels SizeX="{}" SizeY="300" PhysicalSizeX="{}" PhysicalSizeY="0.3" PhysicalSizeXUnit="{}"/>'
+    level = {"openslide.level[0].width": "400", "openslide.level[0].height": "300"}
+    other = {"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.26"} | level
+
+    def mpp(*texts: str) -> tuple[float, float] | None:
+        inside = "".join(f"<Image>{text}</Image>" for text in texts)
+        return file_mpp(other | {"tiff.ImageDescription": f'<OME xmlns="any">{inside}</OME>'})
+
+    good = pixels.format(400, 0.2, "\N{MICRO SIGN}m")
+    assert mpp(good) == (0.3, 0.2)
+    assert mpp(pixels.format(100, 9, "\N{MICRO SIGN}m"), good) == (0.3, 0.2)
+    for wrong in (pixels.format(100, 0.2, "m"), pixels.format(400, -1, "m"), pixels.format(400, 0.2, "pixel"), "", "<"):
+        assert mpp(wrong) == (0.26, 0.25)
+
+
 def test_info_says_how_a_model_reads_the_slide(smooth: Slide) -> None:
     info = describe(smooth, model_mpp=1.24)
     assert info.reads is not None

@@ -4,22 +4,57 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from xml.etree import ElementTree
 
 import openslide
 
 from wsi_espnet.geometry import Region
 
+_UM = {"nm": 1e-3, "\N{MICRO SIGN}m": 1.0, "\N{GREEK SMALL LETTER MU}m": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
+"""um in the units of length that OME-XML knows and microscopes use (schema 2016-06, UnitsLength); some writers take the
+Greek letter for the sign."""
+
 
 def file_mpp(properties: Mapping[str, str]) -> tuple[float, float] | None:
-    """(y, x) um per level-0 px; None unless the file states both as positive numbers."""
-    y = _positive(properties, openslide.PROPERTY_NAME_MPP_Y)
-    x = _positive(properties, openslide.PROPERTY_NAME_MPP_X)
+    """(y, x) um per level-0 px; None unless the file states both as positive numbers.
+
+    What the OME-XML of an OME-TIFF says goes before the TIFF's own resolution, which need not be one of the specimen.
+    """
+    stated = _ome_mpp(properties)
+    if stated is not None:
+        return stated
+    y = _positive(properties.get(openslide.PROPERTY_NAME_MPP_Y))
+    x = _positive(properties.get(openslide.PROPERTY_NAME_MPP_X))
     return None if y is None or x is None else (y, x)
+
+
+def _ome_mpp(properties: Mapping[str, str]) -> tuple[float, float] | None:
+    """`file_mpp` by the first image in OME-XML that is as large as level 0; None where there is none."""
+    text = properties.get("tiff.ImageDescription", "")
+    if "<OME" not in text:
+        return None
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError:
+        return None
+    size = properties.get("openslide.level[0].width"), properties.get("openslide.level[0].height")
+    for pixels in root.iterfind("{*}Image/{*}Pixels"):
+        if (pixels.get("SizeX"), pixels.get("SizeY")) == size:
+            y, x = (_physical(pixels, axis) for axis in "YX")
+            return None if y is None or x is None else (y, x)
+    return None
+
+
+def _physical(pixels: ElementTree.Element, axis: str) -> float | None:
+    """What a px measures along an axis, in um."""
+    um = _UM.get(pixels.get(f"PhysicalSize{axis}Unit", "\N{MICRO SIGN}m"))  # the schema's default
+    length = _positive(pixels.get(f"PhysicalSize{axis}"))
+    return None if um is None or length is None else length * um
 
 
 def objective_power(properties: Mapping[str, str]) -> float | None:
     """Nominal power of the objective, such as 20; None where the file does not state it."""
-    return _positive(properties, openslide.PROPERTY_NAME_OBJECTIVE_POWER)
+    return _positive(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER))
 
 
 def bounds_l0(properties: Mapping[str, str], shape: tuple[int, int]) -> Region:
@@ -50,9 +85,9 @@ def associated_sizes(properties: Mapping[str, str]) -> dict[str, tuple[int, int]
     }
 
 
-def _positive(properties: Mapping[str, str], name: str) -> float | None:
+def _positive(text: str | None) -> float | None:
     try:
-        value = float(properties.get(name, "nan"))
+        value = float(text or "nan")
     except ValueError:
         return None
     return value if math.isfinite(value) and value > 0 else None
