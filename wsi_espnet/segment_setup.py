@@ -80,7 +80,7 @@ class Setup:
             "compiled": self.execution.compiled,
             "backend": self.execution.backend,
             "batch": self.execution.batch,
-            "tissue": {"origin": self.tissue.origin, "sha256": tissue_digest(self.tissue.mask)},
+            "tissue": {"origin": self.tissue.origin, "sha256": tissue_digest(self.tissue.cells)},
             "probabilities": self.probabilities,
         }
 

@@ -97,6 +97,17 @@ def test_tissue_of_blocks_that_were_never_written_is_unlabelled() -> None:
     assert not labels.read[100:].any()
 
 
+@pytest.mark.parametrize("glass", [0, None])
+def test_in_the_rim_around_tissue_only_what_is_called_something_else_than_glass_counts(glass: int | None) -> None:
+    labels = np.repeat(np.array([[0, 1, 2, 255]], np.uint8), 3, axis=0)  # a row each of glass, tissue, rim
+    tissue = TissueMask(np.array([[0], [1], [2]], np.uint8), (3, 4), "auto")
+    classes = CLASSES.model_copy(update={"glass": glass})
+    areas = measure_areas(labels, tissue, classes, 1.0)
+    assert [a.px for a in (*areas.classes, areas.unlabelled)] == [1 if glass == 0 else 2, 2, 2, 1]
+    never_written = measure_areas(labels, tissue, classes, 1.0, has_block=lambda _: False)
+    assert never_written.unlabelled.px == never_written.tissue_px == 4
+
+
 def test_a_zarr_array_is_measured(tmp_path: Path) -> None:
     labels = zarr.create_array(tmp_path / "l.zarr", shape=(300, 500), chunks=(128, 128), dtype="u1", fill_value=1)
     labels[:100] = 2

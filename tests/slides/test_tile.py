@@ -33,16 +33,16 @@ class Cells:
     """A tissue mask of evenly spread cells."""
 
     plan: ReadPlan
-    mask: np.ndarray
+    cells: np.ndarray
 
     def touches(self, region: Region) -> bool:
         rows, columns = (
             slice(start * cells_ // extent, -(-(start + size) * cells_ // extent))
             for start, size, cells_, extent in zip(
-                (region.y, region.x), region.shape, self.mask.shape, self.plan.shape, strict=True
+                (region.y, region.x), region.shape, self.cells.shape, self.plan.shape, strict=True
             )
         )
-        return bool(self.mask[rows, columns].any())
+        return bool(self.cells[rows, columns].any())
 
 
 class CountingSlide(Slide):
@@ -240,6 +240,17 @@ def test_the_tissue_is_a_valid_label_image_of_as_many_levels(path: Path, tmp_pat
     assert levels[0].coordinateTransformations[1].translation == pytest.approx([24.75, 24.75])
     for k in range(5):
         np.testing.assert_array_equal(group[f"labels/tissue/{k}"][...], mask[:: 2**k, :: 2**k])
+
+
+def test_the_rim_is_kept_apart_and_ids_of_others_are_all_tissue(path: Path, tmp_path: Path) -> None:
+    cells = np.arange(6, dtype=np.uint8).reshape(2, 3) % 3
+    with Slide(path) as slide:
+        out = tile(slide, tmp_path / "out.zarr", mpp=8.0, tissue=Cells(slide.plan(8.0), cells))
+    np.testing.assert_array_equal(ZarrSource(out).stored_tissue(), cells)
+    label = zarr.open_group(out / "labels" / "tissue", mode="r+")
+    ome = dict(label.attrs["ome"])
+    label.attrs["ome"] = {key: value for key, value in ome.items() if key != "image-label"}
+    np.testing.assert_array_equal(ZarrSource(out).stored_tissue(), cells > 0)
 
 
 def test_another_tissue_is_another_result(path: Path, tmp_path: Path) -> None:

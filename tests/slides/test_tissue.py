@@ -56,7 +56,7 @@ def stroke(slide: Rgb, points: list[tuple[int, int]], color: tuple[int, int, int
 
 
 def found(slide: Rgb, mpp: float = MPP) -> Bools:
-    """The tissue of a slide for each of its px."""
+    """The tissue of a slide, with its rim, for each of its px."""
     source = ArraySource(slide, mpp)
     plan = source.plan(None)
     return find_tissue(source, plan).sample(plan.region)
@@ -74,6 +74,15 @@ def test_all_tissue_is_found_with_a_margin_of_a_tenth_of_a_millimetre() -> None:
     mask = found(stained(glass(SHAPE), BLOB))
     assert mask[near(BLOB, 80)].all()
     assert not mask[~near(BLOB, 100 + 3 * 8)].any()  # margin, and the cells that it cuts
+
+
+def test_tissue_is_told_from_its_rim() -> None:
+    source = ArraySource(stained(glass(SHAPE), BLOB), MPP)
+    plan = source.plan(None)
+    on_glass = np.zeros(SHAPE, np.uint8)
+    tissue = find_tissue(source, plan).counted(plan.region, on_glass, glass=0)
+    assert tissue[BLOB].all()
+    assert not tissue[~near(BLOB, 3 * 8)].any()  # cells that tissue cuts, by its colour and on the grid
 
 
 @pytest.mark.parametrize("color", [EOSIN, HAEMATOXYLIN, FAT, DAB])
@@ -206,7 +215,7 @@ def test_cells_cover_an_image_of_any_size_without_drift() -> None:
     for mpp in (None, 1.9, 3.3, 11.7):
         plan = source.plan(mpp)
         mask = find_tissue(source, plan)
-        assert all(m <= p for m, p in zip(mask.mask.shape, plan.shape, strict=True))
+        assert all(m <= p for m, p in zip(mask.cells.shape, plan.shape, strict=True))
         y, x = (np.argwhere(mask.sample(plan.region)) + 0.5).mean(axis=0)
         centre = [(np.argwhere(corner) + 0.5).mean(axis=0)[a] / plan.l0_per_px[a] for a in (0, 1)]
         assert (y * plan.mpp[0], x * plan.mpp[1]) == pytest.approx(
@@ -217,14 +226,14 @@ def test_cells_cover_an_image_of_any_size_without_drift() -> None:
 def test_a_plan_coarser_than_cells_has_one_cell_per_px() -> None:
     source = ArraySource(stained(glass((200, 300)), disk((200, 300), (100, 150), 60)), 30.0)
     plan = source.plan(None)
-    assert find_tissue(source, plan).mask.shape == plan.shape == (200, 300)
+    assert find_tissue(source, plan).cells.shape == plan.shape == (200, 300)
 
 
 def test_a_slide_without_scale_is_looked_at_in_blocks_of_eight_px() -> None:
     source = ArraySource(stained(glass(SHAPE), BLOB), MPP)
     source.mpp = None
     plan = ReadPlan(source.levels[0], (1.0, 1.0), SHAPE, (0.0, 0.0), (1.0, 1.0))
-    assert find_tissue(source, plan).mask.shape == (88, 113)
+    assert find_tissue(source, plan).cells.shape == (88, 113)
 
 
 def test_reads_are_bounded_and_none_is_made_twice() -> None:

@@ -77,7 +77,7 @@ def test_of_a_pyramid_the_coarsest_level_that_is_fine_enough_is_read(tmp_path: P
         tif.write(full[::2, ::2], subfiletype=1, tile=(256, 256))
         tif.write(full[::4, ::4], subfiletype=1, tile=(256, 256))
     mask = load_tissue(tmp_path / "m.tif", source, source.plan(None))
-    assert mask.mask.shape == (350, 450)  # 8 um per cell
+    assert mask.cells.shape == (350, 450)  # 8 um per cell
     assert mask.fraction == 0.5
 
 

@@ -19,7 +19,7 @@ from wsi_espnet.slides.tissue_mask import TissueMask, coarsen
 @st.composite
 def masks(draw: st.DrawFn) -> TissueMask:
     rows, cols = draw(st.integers(1, 9)), draw(st.integers(1, 9))
-    cells = draw(hnp.arrays(np.bool_, (rows, cols)))
+    cells = draw(hnp.arrays(np.uint8, (rows, cols), elements=st.sampled_from([0, 0, 1, 2])))
     return TissueMask(cells, (draw(st.integers(rows, 60)), draw(st.integers(cols, 60))), "auto")
 
 
@@ -33,20 +33,20 @@ def regions(draw: st.DrawFn) -> Region:
     )
 
 
-def spread_out(mask: TissueMask) -> NDArray[np.bool_]:
+def spread_out(mask: TissueMask) -> NDArray[np.uint8]:
     """The cell that holds each px's centre, by exact fractions, one px at a time."""
-    (rows, cols), (h, w) = mask.mask.shape, mask.shape
+    (rows, cols), (h, w) = mask.cells.shape, mask.shape
     row = [int((Fraction(2 * y + 1, 2)) * rows / h) for y in range(h)]
     col = [int((Fraction(2 * x + 1, 2)) * cols / w) for x in range(w)]
-    return mask.mask[np.ix_(row, col)]
+    return mask.cells[np.ix_(row, col)]
 
 
 def overlap(mask: TissueMask, region: Region) -> list[tuple[int, int]]:
     """Tissue cells that share any area with a region, by exact fractions, one cell at a time."""
-    (rows, cols), (h, w) = mask.mask.shape, mask.shape
+    (rows, cols), (h, w) = mask.cells.shape, mask.shape
     return [
         (i, j)
-        for i, j in np.argwhere(mask.mask).tolist()
+        for i, j in np.argwhere(mask.cells).tolist()
         if max(Fraction(i * h, rows), region.y) < min(Fraction((i + 1) * h, rows), region.y + region.h)
         and max(Fraction(j * w, cols), region.x) < min(Fraction((j + 1) * w, cols), region.x + region.w)
     ]
@@ -60,9 +60,17 @@ def test_sample_is_the_cell_of_each_px_centre(mask: TissueMask, region: Region) 
     np.testing.assert_array_equal(mask.sample(region), expected)
 
 
+@given(masks(), st.data())
+def test_what_counts_is_tissue_and_what_is_found_in_the_rim(mask: TissueMask, data: st.DataObject) -> None:
+    labels = data.draw(hnp.arrays(np.uint8, mask.shape, elements=st.sampled_from([0, 1, 255])))
+    cells, counted = spread_out(mask), mask.counted(Region(0, 0, *mask.shape), labels, glass=1)
+    expected = [cell == 1 or (cell == 2 and id_ == 0) for cell, id_ in zip(cells.flat, labels.flat, strict=True)]
+    np.testing.assert_array_equal(counted.ravel(), expected)
+
+
 @given(masks())
 def test_area_px_counts_the_px_that_sample_says_are_tissue(mask: TissueMask) -> None:
-    assert mask.area_px == spread_out(mask).sum()
+    assert mask.area_px == (spread_out(mask) > 0).sum()
     assert mask.fraction == mask.area_px / spread_out(mask).size
 
 
@@ -73,7 +81,7 @@ def test_a_region_is_touched_if_any_tissue_cell_shares_area_with_it(mask: Tissue
 
 @given(masks(), regions())
 def test_box_is_the_smallest_region_that_holds_the_overlapping_cells(mask: TissueMask, region: Region) -> None:
-    (rows, cols), (h, w) = mask.mask.shape, mask.shape
+    (rows, cols), (h, w) = mask.cells.shape, mask.shape
     cells = overlap(mask, region)
     if not cells:
         assert mask.box(region) is None
@@ -122,11 +130,11 @@ def test_a_part_of_a_grid_is_coarsened_by_floats() -> None:
     np.testing.assert_array_equal(got, [[False, False, True, True]])
 
 
-def test_masks_finer_than_the_image_and_masks_that_are_not_bool_are_refused() -> None:
+def test_masks_finer_than_the_image_and_masks_of_another_kind_are_refused() -> None:
     with pytest.raises(TissueError, match="at most one per px"):
         TissueMask(np.ones((5, 5), dtype=bool), (4, 9), "auto")
-    with pytest.raises(TissueError, match="bool array"):
-        TissueMask(np.ones((5, 5), dtype=np.uint8), (50, 50), "auto")  # type: ignore[arg-type]
+    with pytest.raises(TissueError, match="bool or uint8 array"):
+        TissueMask(np.ones((5, 5), dtype=np.int64), (50, 50), "auto")  # type: ignore[arg-type]
 
 
 def test_repr_shows_the_geometry() -> None:

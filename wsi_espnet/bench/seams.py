@@ -167,6 +167,7 @@ def _report(
 ) -> Report:
     best = outcomes[0]
     apart = float(best.ious.mean() - next(iter(alone.values())).mean())
+    area = best.runs[0].result["tissue_px"] / slide.tissue_px - 1
     left_out, stained = uncovered
     rows = [
         (
@@ -190,6 +191,7 @@ def _report(
             Check("work, relative to no halo", "<= 1.45", f"{best.work:.2f}", best.work <= 1.45),
             Check("peak memory", "<= 3 GiB", gib(best.peak_bytes), best.peak_bytes <= 3 << 30),
             Check("mIoU, against images alone", "within 0.02", f"{apart:+.4f}", abs(apart) <= 0.02),
+            Check("area of the tissue, against the truth", "within 5 %", f"{area:+.1%}", abs(area) <= 0.05),
             Check("tissue px left out", "0", f"{left_out}, stained {stained}", stained == 0),
         ),
         facts={

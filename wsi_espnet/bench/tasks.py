@@ -43,6 +43,7 @@ def segment_slide(*, slide: str, out: str, traced: bool = False, **options: Any)
         "seconds": done.seconds,
         "windows": done.windows,
         "work_px": done.work_px,
+        "tissue_px": done.areas.tissue_px,
         "failures": len(done.failures),
         "execution": _facts(done.execution),
     }

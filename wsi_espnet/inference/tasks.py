@@ -312,7 +312,8 @@ def finish(
         kept = np.zeros((job.classes, *window.core.shape), np.uint8)
         kept[:, rows, columns] = np.where(inside, probabilities, np.uint8(0))
     half = job.sink.write(window.core, full, kept)
-    return Written(tuple(count_ids(labels, inside, job.classes)[: job.classes].tolist()), Packed.of(half))
+    counted = job.tissue.counted(window.box, labels, glass=job.glass)
+    return Written(tuple(count_ids(labels, counted, job.classes)[: job.classes].tolist()), Packed.of(half))
 
 
 def counts(written: Written | Failure) -> tuple[int, ...] | Failure:

@@ -37,7 +37,7 @@ class LabelImage(Protocol):
 
 
 class Where(Protocol):
-    """Which px of an image are counted, such as a `TissueMask`."""
+    """Which px of an image are counted, such as those of a `TissueMask`."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -48,8 +48,8 @@ class Where(Protocol):
         """The part of a region outside which nothing is counted; None where nothing is."""
         ...
 
-    def sample(self, region: Region) -> NDArray[np.bool_]:
-        """Whether each px of a region is counted: (h, w) bool."""
+    def counted(self, region: Region, labels: NDArray[np.uint8], *, glass: int) -> NDArray[np.bool_]:
+        """Whether each px of a region is counted: (h, w) bool; see `TissueMask.counted`."""
         ...
 
 
@@ -83,11 +83,11 @@ class Outlined:
             return None
         return self.tissue.box(Region(int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1])))
 
-    def sample(self, region: Region) -> NDArray[np.bool_]:
+    def counted(self, region: Region, labels: NDArray[np.uint8], *, glass: int) -> NDArray[np.bool_]:
         """As in `Where`."""
         corner = np.array([region.y, region.x], np.float64)
         inside = fill([[ring - corner for ring in rings] for rings in self.polygons], region.shape)
-        return inside & self.tissue.sample(region)
+        return inside & self.tissue.counted(region, labels, glass=glass)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +101,11 @@ class ClassArea:
     name
         Name in the class table.
     px
-        Tissue px of this class.
+        Px of this class.
     mm2
         The same in square millimetres.
     share_of_tissue
-        The same as a share of all tissue px, 0..1.
+        The same as a share of all px that count, 0..1.
     """
 
     id: int
@@ -126,7 +126,7 @@ class Areas:
     unlabelled
         Px that failed; with the classes they make up all of the tissue.
     tissue_px
-        Px of all of the tissue.
+        Px that count, those of all of the tissue.
     tissue_mm2
         The same in square millimetres.
     """
@@ -147,7 +147,7 @@ def measure_areas(
     has_block: Callable[[Region], bool] | None = None,
     known: Mapping[tuple[int, int], Sequence[int]] | None = None,
 ) -> Areas:
-    """Count the px of each class within the tissue; glass is never counted.
+    """Count the px of each class within the tissue; glass around it is never counted.
 
     Parameters
     ----------
@@ -178,6 +178,8 @@ def measure_areas(
             f"labels of {tuple(labels.shape)} px need a tissue mask of the same image, got {tissue.shape}"
         )
 
+    glass = UNLABELLED if classes.glass is None else classes.glass
+
     def count(region: Region) -> NDArray[np.int64]:
         counts = np.zeros(UNLABELLED + 1, dtype=np.int64)
         found = (known or {}).get((region.y // block, region.x // block))
@@ -187,11 +189,9 @@ def measure_areas(
         box = tissue.box(region)
         if box is None:
             return counts
-        inside = tissue.sample(box)
-        if has_block is None or has_block(region):
-            return count_ids(np.asarray(labels[box.slices]), inside, len(classes))
-        counts[UNLABELLED] = np.count_nonzero(inside)
-        return counts
+        written = has_block is None or has_block(region)
+        ids = np.asarray(labels[box.slices]) if written else np.full(box.shape, UNLABELLED, np.uint8)
+        return count_ids(ids, tissue.counted(box, ids, glass=glass), len(classes))
 
     counts = np.sum(on_threads(count, _blocks(tissue.shape, block)), axis=0)
     _ensure_known(counts, classes)

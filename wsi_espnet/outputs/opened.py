@@ -16,6 +16,7 @@ from wsi_espnet.outputs.ome_zarr import CLASSES, TISSUE
 from wsi_espnet.outputs.result import KIND, SLIDE
 from wsi_espnet.resume import read_mark
 from wsi_espnet.slides.source import PixelSource, open_source
+from wsi_espnet.slides.stored_tissue import cells_of
 from wsi_espnet.slides.tissue_mask import TissueMask
 
 
@@ -105,7 +106,7 @@ def open_result(path: str | Path) -> OpenedResult:
         labels = tuple(_array(group, f"{CLASSES}/{entry['path']}") for entry in datasets)
         scale, translation = (step[step["type"]] for step in datasets[0]["coordinateTransformations"])
         classes = _classes(ome["image-label"])
-        tissue = np.asarray(_array(group, f"{TISSUE}/0")[...]).astype(np.bool_)
+        tissue = cells_of(np.asarray(_array(group, f"{TISSUE}/0")[...]), dict(group[TISSUE].attrs))
     except (OSError, KeyError, IndexError, ValueError, TypeError) as exc:
         raise OutputError(f"{found} is damaged ({type(exc).__name__}: {exc}); segment the slide again") from exc
     shape = (int(labels[0].shape[0]), int(labels[0].shape[1]))

@@ -215,7 +215,7 @@ class ResultFolder:
         self.store.create(self.plan, self.classes, name=name)
         with output_errors(self.store.path):
             labels = zarr.open_group(self.store.path / "labels", mode="r+", zarr_format=3)
-            write_tissue(labels, self.plan, self.tissue.mask, levels=levels)
+            write_tissue(labels, self.plan, self.tissue.cells, levels=levels)
 
     def _marks(self, state: Literal["writing", "done"]) -> dict[str, Any]:
         """The marks of `wsi_espnet.resume`, and where the slide lies, from here: both may be moved together."""

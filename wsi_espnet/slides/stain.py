@@ -26,7 +26,7 @@ Cell = TypeVar("Cell", bound=np.generic)
 Um = tuple[float, float]
 
 MARGIN_UM = 100.0
-"""Rim around what was found that counts as tissue too: pale edges are missed by less than that."""
+"""Rim around what was found that is segmented too: pale edges are missed by less than that."""
 LINK_UM = 50.0
 """Cells nearer than twice this are one piece, so that strands of fat are not dropped as specks."""
 SPECK_UM2 = 2_000.0
@@ -63,8 +63,8 @@ STRIP = 512
 _SCALE = 1000.0  # density 0..0.255 in uint8 steps of 0.001, so that the largest map takes 64 MB
 
 
-def find_tissue_cells(rgb: NDArray[np.uint8], um: Um, unread: Bools) -> Bools:
-    """Bool (h, w): cells of a coarse picture that are tissue; holes filled, specks dropped, a margin added.
+def find_tissue_cells(rgb: NDArray[np.uint8], um: Um, unread: Bools) -> tuple[Bools, Bools]:
+    """Cells of a coarse picture that are tissue, holes filled and specks dropped; and these with a margin around them.
 
     Parameters
     ----------
@@ -75,10 +75,15 @@ def find_tissue_cells(rgb: NDArray[np.uint8], um: Um, unread: Bools) -> Bools:
     unread
         bool (h, w), cells that could not be read; they count as tissue, because what they hold is unknown
         and must not be skipped in silence.
+
+    Returns
+    -------
+    tuple
+        Both bool (h, w).
     """
     found = _in_dark_field(rgb, unread) if is_dark_field(rgb, unread) else _in_bright_field(rgb, um, unread)
     found = _fill_holes(_drop_specks(found, um) | unread, um)
-    return within(found, MARGIN_UM, um)
+    return found, within(found, MARGIN_UM, um)
 
 
 def is_dark_field(rgb: NDArray[np.uint8], unread: Bools) -> bool:

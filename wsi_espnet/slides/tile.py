@@ -22,9 +22,8 @@ from wsi_espnet.errors import TissueError, UsageError
 from wsi_espnet.geometry import ReadPlan, Region
 from wsi_espnet.resume import claim_folder, ensure_apart, mark
 from wsi_espnet.slides.source import PixelSource
-from wsi_espnet.slides.stored_tissue import tissue_digest, write_tissue
+from wsi_espnet.slides.stored_tissue import TISSUE_LABEL, tissue_digest, write_tissue
 from wsi_espnet.slides.tile_level import CHUNK_PX, SHARD_PX, ZSTD_LEVEL, TileLevel, cells
-from wsi_espnet.slides.zarr_source import TISSUE_LABEL
 
 TASK_BYTES = 128 << 20
 """Most memory that one worker needs: a shard is held five times (13 MB each), and shrinking takes 60 MB."""
@@ -37,8 +36,8 @@ class TissueLike(Protocol):
     """Where a slide has tissue: cells that cover the plan's image evenly."""
 
     @property
-    def mask(self) -> NDArray[np.bool_]:
-        """(h, w), True where there is tissue."""
+    def cells(self) -> NDArray[np.uint8] | NDArray[np.bool_]:
+        """(h, w), as those of a `TissueMask`."""
         ...
 
     def touches(self, region: Region) -> bool:
@@ -105,8 +104,8 @@ def tile(
         raise UsageError(f"workers must be at least 1, got {workers}")
     ensure_apart(source.path, out)
     plan = source.plan(mpp, allow_upsampling=allow_upsampling)
-    if tissue is not None and tissue.mask.ndim != 2:
-        raise TissueError(f"a tissue mask has two axes, got the shape {tissue.mask.shape}")
+    if tissue is not None and tissue.cells.ndim != 2:
+        raise TissueError(f"a tissue mask has two axes, got the shape {tissue.cells.shape}")
     fingerprint = _fingerprint(source, plan, tissue, whole=whole)
     with output_errors(out):
         claim = claim_folder(out, fingerprint, kind="tile", overwrite=overwrite, resume=resume)
@@ -117,7 +116,7 @@ def tile(
         if tissue is not None:
             labels = group.require_group("labels")
             labels.update_attributes(ngff.labels_group_attributes([TISSUE_LABEL]))
-            write_tissue(labels, plan, tissue.mask, levels=len(shapes), in_um=source.mpp is not None)
+            write_tissue(labels, plan, tissue.cells, levels=len(shapes), in_um=source.mpp is not None)
         levels = [TileLevel.open(group, out, index, shape) for index, shape in enumerate(shapes)]
         _write_levels(
             levels, partial(_write_base, source, plan, None if whole else tissue, levels[0]), workers, progress
@@ -133,7 +132,7 @@ def _fingerprint(source: PixelSource, plan: ReadPlan, tissue: TissueLike | None,
         "source": source.identity(),
         "mpp": list(plan.mpp),
         "shape": list(plan.shape),
-        "tissue": None if tissue is None else tissue_digest(tissue.mask),
+        "tissue": None if tissue is None else tissue_digest(tissue.cells),
         "whole": whole or tissue is None,
         "layout": {"chunk": CHUNK_PX, "shard": SHARD_PX, "zstd": ZSTD_LEVEL},
     }

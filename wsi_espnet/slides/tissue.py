@@ -13,7 +13,7 @@ from wsi_espnet.slides.source import PixelSource
 from wsi_espnet.slides.stain import find_tissue_cells
 from wsi_espnet.slides.tile_level import cells
 from wsi_espnet.slides.tissue_file import load_tissue
-from wsi_espnet.slides.tissue_mask import TissueMask, cell_um, coarsen
+from wsi_espnet.slides.tissue_mask import GLASS, RIM, TISSUE, TissueMask, cell_um, coarsen
 from wsi_espnet.slides.whole import each_block
 
 __all__ = ["TissueMask", "everything", "find_tissue", "load_tissue"]
@@ -27,7 +27,7 @@ def everything(plan: ReadPlan) -> TissueMask:
 
 
 def find_tissue(source: PixelSource, plan: ReadPlan) -> TissueMask:
-    """Tissue by its colour, from a low level of the slide; errs on the side of tissue by about 100 um.
+    """Tissue by its colour, from a low level of the slide, and a rim of about 100 um around it.
 
     Cells are about 8 um, or one px of the plan where that is coarser. What counts as tissue, and every
     number in that, is in `wsi_espnet.slides.stain`. Parts that cannot be read count as tissue, so that they
@@ -49,7 +49,7 @@ def find_tissue(source: PixelSource, plan: ReadPlan) -> TissueMask:
     """
     coarse = _coarse_plan(source, plan)
     rgb, unread = _read_all(source, coarse)
-    found = find_tissue_cells(rgb, coarse.mpp, unread)
+    found, with_rim = find_tissue_cells(rgb, coarse.mpp, unread)
     if not found.any():
         raise NoTissueError(
             f"no tissue was found on {source.path}: all of it looks like glass, pen or a black border; "
@@ -59,7 +59,11 @@ def find_tissue(source: PixelSource, plan: ReadPlan) -> TissueMask:
     shape = tuple(
         min(px, math.ceil(stop - start - 1e-6)) for px, (start, stop) in zip(plan.shape, (rows, cols), strict=True)
     )
-    return TissueMask(coarsen(found, (shape[0], shape[1]), rows=rows, cols=cols), plan.shape, "auto")
+    tissue, segmented = (coarsen(part, (shape[0], shape[1]), rows=rows, cols=cols) for part in (found, with_rim))
+    cells = np.full(shape, GLASS, np.uint8)
+    cells[segmented] = RIM
+    cells[tissue] = TISSUE
+    return TissueMask(cells, plan.shape, "auto")
 
 
 def _coarse_plan(source: PixelSource, plan: ReadPlan) -> ReadPlan:

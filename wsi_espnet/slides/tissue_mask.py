@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_espnet.classes import UNLABELLED
 from wsi_espnet.errors import TissueError
 from wsi_espnet.geometry import ReadPlan, Region
 
@@ -16,21 +17,24 @@ CELL_UM = 8.0
 MAX_CELLS = 64_000_000
 """Most cells of a mask: 64 MB held by every worker; at 8 um per cell that is a slide of 64 x 64 mm."""
 
+GLASS, TISSUE, RIM = 0, 1, 2
+"""What a cell is: glass, tissue, or what lies around tissue that was found, segmented for safety."""
+
 _SLACK = 1e-6  # cells; keeps an edge that meets another but for rounding from reaching over it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TissueMask:
-    """Which parts of a slide hold tissue: a grid of cells that covers the plan's image evenly.
+    """Which parts of a slide are segmented: a grid of cells that covers the plan's image evenly.
 
     Cell (i, j) covers the rows ``i * H / rows .. (i + 1) * H / rows`` of the image and the columns likewise;
-    its size in px is the float ``shape / mask.shape`` and is never rounded, so that nothing drifts over a
+    its size in px is the float ``shape / cells.shape`` and is never rounded, so that nothing drifts over a
     large slide.
 
     Parameters
     ----------
-    mask
-        bool (rows, cols), True where there is tissue; a cell is at least one px.
+    cells
+        uint8 (rows, cols) of `GLASS`, `TISSUE` and `RIM`, or bool, True for tissue; a cell is at least one px.
     shape
         (height, width) of the plan's image in px.
     origin
@@ -39,19 +43,19 @@ class TissueMask:
     Raises
     ------
     TissueError
-        The mask is not two-dimensional bool, or has more cells than the image has px.
+        The cells are not two-dimensional, or of another kind, or more than the image has px.
     """
 
-    mask: NDArray[np.bool_]
+    cells: NDArray[np.uint8] | NDArray[np.bool_]
     shape: tuple[int, int]
     origin: str
 
     def __post_init__(self) -> None:
-        if self.mask.ndim != 2 or self.mask.dtype != np.bool_:
+        if self.cells.ndim != 2 or self.cells.dtype not in (np.bool_, np.uint8):
             raise TissueError(
-                f"a tissue mask must be a bool array (rows, cols), got {self.mask.dtype} {self.mask.shape}"
+                f"a tissue mask must be a bool or uint8 array (rows, cols), got {self.cells.dtype} {self.cells.shape}"
             )
-        rows, cols = self.mask.shape
+        rows, cols = self.cells.shape
         if not (0 < rows <= self.shape[0] and 0 < cols <= self.shape[1]):
             raise TissueError(
                 f"a tissue mask needs at least one cell and at most one per px of the {self.shape[0]} x "
@@ -59,39 +63,64 @@ class TissueMask:
             )
 
     def __repr__(self) -> str:
-        rows, cols = self.mask.shape
+        rows, cols = self.cells.shape
         return f"TissueMask({rows} x {cols} cells over {self.shape[0]} x {self.shape[1]} px, {self.origin!r})"
 
     def sample(self, region: Region) -> NDArray[np.bool_]:
-        """Whether each px of a region is tissue: bool (h, w), by the cell that holds the px's centre.
+        """Whether each px of a region is segmented, being tissue or rim: bool (h, w), by the cell of the px's centre.
 
-        Px outside of the image are not tissue.
+        Px outside of the image are not.
         """
-        rows = _cell_of_px(region.y, region.h, self.mask.shape[0], self.shape[0])
-        cols = _cell_of_px(region.x, region.w, self.mask.shape[1], self.shape[1])
-        inside_y = (rows >= 0) & (rows < self.mask.shape[0])
-        inside_x = (cols >= 0) & (cols < self.mask.shape[1])
-        out = np.zeros(region.shape, dtype=np.bool_)
+        segmented: NDArray[np.bool_] = self._sample(region) != GLASS
+        return segmented
+
+    def counted(self, region: Region, labels: NDArray[np.uint8], *, glass: int) -> NDArray[np.bool_]:
+        """Whether each px of a region counts in areas: bool (h, w).
+
+        All tissue does. Of the rim, most of which is glass, only what was called something else: tissue after all.
+
+        Parameters
+        ----------
+        region
+            In px of the image.
+        labels
+            uint8 (h, w), ids of the region.
+        glass
+            Id of the class that glass belongs to; `UNLABELLED` where there is none, and the rim then counts wherever it
+            is labelled.
+        """
+        cells = self._sample(region)
+        counted: NDArray[np.bool_] = (cells == RIM) & (labels != glass) & (labels != UNLABELLED)
+        counted |= cells == TISSUE
+        return counted
+
+    def _sample(self, region: Region) -> NDArray[np.uint8]:
+        """The cell that holds the centre of each px: uint8 (h, w)."""
+        rows = _cell_of_px(region.y, region.h, self.cells.shape[0], self.shape[0])
+        cols = _cell_of_px(region.x, region.w, self.cells.shape[1], self.shape[1])
+        inside_y = (rows >= 0) & (rows < self.cells.shape[0])
+        inside_x = (cols >= 0) & (cols < self.cells.shape[1])
+        out = np.full(region.shape, GLASS, dtype=np.uint8)
         if inside_y.any() and inside_x.any():
             rows, cols = rows[inside_y], cols[inside_x]
             # Across first, once per row of cells: what is left is whole rows to copy.
-            across = np.zeros((rows[-1] - rows[0] + 1, region.w), dtype=np.bool_)
-            across[:, inside_x] = self.mask[rows[0] : rows[-1] + 1, cols]
+            across = np.full((rows[-1] - rows[0] + 1, region.w), GLASS, dtype=np.uint8)
+            across[:, inside_x] = self.cells[rows[0] : rows[-1] + 1, cols]
             out[inside_y] = across[rows - rows[0]]
         return out
 
     def touches(self, region: Region) -> bool:
-        """Whether any tissue cell overlaps the region, if only by a part of a px."""
-        return bool(self.mask[self._cells_over(region)].any())
+        """Whether any cell with tissue or rim overlaps the region, if only by a part of a px."""
+        return bool(self.cells[self._cells_over(region)].any())
 
     def box(self, region: Region) -> Region | None:
-        """Smallest region of whole px inside `region` that holds all its tissue; None where there is none."""
+        """Smallest region of whole px inside `region` that holds all its tissue and rim; None where there is none."""
         rows, cols = self._cells_over(region)
-        part = self.mask[rows, cols]
+        part = self.cells[rows, cols]
         if not part.any():
             return None
-        y0, y1 = _span(np.any(part, axis=1), rows.start, self.mask.shape[0], self.shape[0])
-        x0, x1 = _span(np.any(part, axis=0), cols.start, self.mask.shape[1], self.shape[1])
+        y0, y1 = _span(np.any(part, axis=1), rows.start, self.cells.shape[0], self.shape[0])
+        x0, x1 = _span(np.any(part, axis=0), cols.start, self.cells.shape[1], self.shape[1])
         y0, y1 = max(y0, region.y), min(y1, region.y + region.h)
         x0, x1 = max(x0, region.x), min(x1, region.x + region.w)
         return Region(y0, x0, y1 - y0, x1 - x0)
@@ -103,29 +132,29 @@ class TissueMask:
 
     @property
     def area_px(self) -> int:
-        """Px of the image that `sample` calls tissue: exact, counted without spreading the mask out."""
-        per_row = _px_per_cell(self.mask.shape[0], self.shape[0])
-        per_col = _px_per_cell(self.mask.shape[1], self.shape[1])
+        """Px of the image that are segmented: exact, counted without spreading the mask out."""
+        per_row = _px_per_cell(self.cells.shape[0], self.shape[0])
+        per_col = _px_per_cell(self.cells.shape[1], self.shape[1])
         total = 0
-        for top in range(0, self.mask.shape[0], 256):  # a bool matrix is widened to int64 for the product
+        for top in range(0, self.cells.shape[0], 256):  # a bool matrix is widened to int64 for the product
             part = slice(top, top + 256)
-            total += int(per_row[part] @ (self.mask[part] @ per_col))
+            total += int(per_row[part] @ ((self.cells[part] != GLASS) @ per_col))
         return total
 
     @property
     def fraction(self) -> float:
-        """Share of the image's px that are tissue, 0..1."""
+        """Share of the image's px that are segmented, 0..1."""
         return self.area_px / (self.shape[0] * self.shape[1])
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory that the cells take."""
-        return int(self.mask.nbytes)
+        return int(self.cells.nbytes)
 
     def _cells_over(self, region: Region) -> tuple[slice, slice]:
         return (
-            _cells_between(region.y, region.y + region.h, self.mask.shape[0], self.shape[0]),
-            _cells_between(region.x, region.x + region.w, self.mask.shape[1], self.shape[1]),
+            _cells_between(region.y, region.y + region.h, self.cells.shape[0], self.shape[0]),
+            _cells_between(region.x, region.x + region.w, self.cells.shape[1], self.shape[1]),
         )
 
 

@@ -17,10 +17,8 @@ from numpy.typing import NDArray
 from wsi_espnet.errors import ScaleError, SlideError, SlideReadError
 from wsi_espnet.geometry import Level, ReadPlan, Region, plan_read
 from wsi_espnet.slides.resample import read_plan, valid_part
+from wsi_espnet.slides.stored_tissue import TISSUE_LABEL, cells_of
 from wsi_espnet.slides.zarr_image import Image, parse_image
-
-TISSUE_LABEL = "tissue"
-"""Name of the label image that holds the tissue an OME-Zarr was written with."""
 
 
 class ZarrSource:
@@ -126,8 +124,8 @@ class ZarrSource:
             ) from exc
         return np.ascontiguousarray(np.moveaxis(np.asarray(px, np.uint8), 0, -1))
 
-    def stored_tissue(self) -> NDArray[np.bool_] | None:
-        """The tissue mask the image was written with: bool (h, w), covering it evenly; None without.
+    def stored_tissue(self) -> NDArray[np.uint8] | None:
+        """Cells (h, w) of the tissue mask that the image was written with, covering it evenly; None without.
 
         Raises
         ------
@@ -139,7 +137,7 @@ class ZarrSource:
             return None
         array = _open_level(folder, "0")
         try:
-            return np.asarray(array[...]) > 0
+            return cells_of(np.asarray(array[...]), _attributes(folder))
         except (OSError, ValueError, RuntimeError) as exc:
             raise SlideReadError(f"the tissue mask {folder} is damaged; {type(exc).__name__}: {exc}") from exc
 
