@@ -60,6 +60,7 @@ JOBS = frozenset(
         "calibrate",
         "measure",
         "export",
+        "outlines",
     }
 )
 """Modules at the top of wsi_espnet that make up the room `jobs`."""
@@ -85,6 +86,7 @@ ONLY_IN = {
     ("onnx",): ("exporting",),
     ("onnxruntime",): ("exporting", "inference", "bench"),
     ("openvino",): ("exporting", "inference"),
+    ("rasterio", "shapely"): ("outputs.outlines",),
     ("av",): ("data.videos", "outputs.videos"),
     ("lightning", "torchmetrics", "matplotlib", "tensorboard"): ("training", "train", "bench"),
     ("napari", "npe2", "magicgui", "qtpy"): (),
@@ -264,7 +266,7 @@ def test_dependencies_are_what_is_imported() -> None:
     extras = project["optional-dependencies"]
     of_extras = {
         _distribution(line)
-        for extra in ("bench", "cluster", "train", "video", "export", "openvino")
+        for extra in ("bench", "cluster", "train", "video", "export", "outlines", "openvino")
         for line in extras[extra]
     }
     tops = {i.name.partition(".")[0] for i in LIBRARY} - sys.stdlib_module_names - {"wsi_espnet"}

@@ -7,7 +7,21 @@ import sys
 
 import typer
 
-from wsi_espnet.cli import batch, data, evaluate, export, info, models, predict, sample, segment, tile, train, view
+from wsi_espnet.cli import (
+    batch,
+    data,
+    evaluate,
+    export,
+    info,
+    models,
+    outlines,
+    predict,
+    sample,
+    segment,
+    tile,
+    train,
+    view,
+)
 from wsi_espnet.errors import WsiEspnetError
 
 INTERRUPTED = 130
@@ -25,6 +39,7 @@ app = typer.Typer(
 )
 app.command("segment")(segment.segment)
 app.command("view")(view.view)
+app.command("outlines")(outlines.outlines)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("info")(info.info)

@@ -13,7 +13,7 @@ from wsi_espnet.classes import UNLABELLED, ClassTable, TissueClass
 from wsi_espnet.errors import OutputError, SlideError
 from wsi_espnet.geometry import Level, ReadPlan
 from wsi_espnet.outputs.ome_zarr import CLASSES, TISSUE
-from wsi_espnet.outputs.result import KIND, SLIDE
+from wsi_espnet.outputs.result import KIND, LEVEL_0, SLIDE
 from wsi_espnet.resume import read_mark
 from wsi_espnet.slides.source import PixelSource, open_source
 from wsi_espnet.slides.stored_tissue import cells_of
@@ -42,6 +42,10 @@ class OpenedResult:
         The identity of the slide, as in `PixelSource.identity`.
     slide
         Where the slide was, absolute; it may have been moved since.
+    l0_per_px
+        (y, x) level-0 px of the slide per px of the labels.
+    origin_uncropped, origin_cropped
+        (y, x) of the labels' corner in level-0 px, from the corner of the whole scan area, and of the slide's bounds.
     """
 
     path: Path
@@ -52,6 +56,9 @@ class OpenedResult:
     done: bool
     source: dict[str, Any]
     slide: Path | None
+    l0_per_px: tuple[float, float]
+    origin_uncropped: tuple[float, float]
+    origin_cropped: tuple[float, float]
 
     def open_slide(self) -> PixelSource | None:
         """The slide, where it was or beside the result; None if neither holds the very slide that was segmented.
@@ -106,6 +113,8 @@ def open_result(path: str | Path) -> OpenedResult:
         labels = tuple(_array(group, f"{CLASSES}/{entry['path']}") for entry in datasets)
         scale, translation = (step[step["type"]] for step in datasets[0]["coordinateTransformations"])
         classes = _classes(ome["image-label"])
+        level_0: Any = marks[LEVEL_0]
+        (y, x), per_px, bounds = level_0["origin"], level_0["per_px"], level_0["bounds"]
         tissue = cells_of(np.asarray(_array(group, f"{TISSUE}/0")[...]), dict(group[TISSUE].attrs))
     except (OSError, KeyError, IndexError, ValueError, TypeError) as exc:
         raise OutputError(f"{found} is damaged ({type(exc).__name__}: {exc}); segment the slide again") from exc
@@ -128,6 +137,9 @@ def open_result(path: str | Path) -> OpenedResult:
         done=marks.get("state") == "done",
         source=dict(fingerprint.get("source") or {}),
         slide=None if slide is None else (found.resolve() / slide).resolve(),
+        l0_per_px=(float(per_px[0]), float(per_px[1])),
+        origin_uncropped=(float(y), float(x)),
+        origin_cropped=(float(y) - bounds[0], float(x) - bounds[1]),
     )
 
 

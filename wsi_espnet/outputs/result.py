@@ -37,8 +37,14 @@ KIND = "segment"
 REPORTS = ("areas.csv", "areas.json", "overview.png")
 """Files beside the mask."""
 
+OUTLINES = "outlines.geojson"
+"""Its regions, once they were asked for."""
+
 SLIDE = "slide"
 """Among the marks of a result: the path of its slide, relative to the Zarr."""
+
+LEVEL_0 = "level_0"
+"""Among the marks of a result: where its px lie on level 0 of the slide."""
 
 OVERVIEW_PX = 2048
 """Longer side of the overview that a result carries as its image."""
@@ -133,6 +139,8 @@ class ResultFolder:
             return []
         if claim == "new":
             self.store.forget_failures()
+            with output_errors(self.folder):
+                (self.folder / OUTLINES).unlink(missing_ok=True)  # those of the mask that was replaced
         self._create()
         # A core next to one that failed was finished without its neighbour's word: both are done again.
         for row, column in self.store.noted_failures():
@@ -220,6 +228,12 @@ class ResultFolder:
     def _marks(self, state: Literal["writing", "done"]) -> dict[str, Any]:
         """The marks of `wsi_espnet.resume`, and where the slide lies, from here: both may be moved together."""
         marks = mark(self.fingerprint, kind=KIND, state=state)
+        bounds = self.source.bounds_l0
+        marks[KEY][LEVEL_0] = {
+            "origin": list(self.plan.origin_l0),
+            "per_px": list(self.plan.l0_per_px),
+            "bounds": [bounds.y, bounds.x, bounds.h, bounds.w],
+        }
         marks[KEY][SLIDE] = Path(os.path.relpath(self.source.path.resolve(), self.store.path.resolve())).as_posix()
         return marks
 
