@@ -105,7 +105,9 @@ def test_as_typed(folder: Path, tmp_path: Path) -> None:
     run_process("outlines", folder / "out", "--simplify=-1").assert_refused(2, "--simplify must be 0 or more")
 
 
-def test_outlines_go_with_the_mask_that_they_were_of(folder: Path, tmp_path: Path) -> None:
+def test_outlines_of_a_mask_that_is_replaced_are_told_of(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     given = {"model": folder / "tiny.safetensors", "tissue": "none"}
     segment(folder / "slide.svs", tmp_path, **given)  # type: ignore[arg-type]
     written = outlines(tmp_path)
@@ -113,9 +115,10 @@ def test_outlines_go_with_the_mask_that_they_were_of(folder: Path, tmp_path: Pat
     with pytest.raises(ResumeError, match="is not replaced"):
         outlines(tmp_path)
     segment(folder / "slide.svs", tmp_path, **given)  # type: ignore[arg-type]
-    assert written.path.exists()
+    assert "is not of the mask" not in caplog.text
     segment(folder / "slide.svs", tmp_path, **given, overwrite=True)  # type: ignore[arg-type]
-    assert not written.path.exists()
+    assert "outlines.geojson is not of the mask that is written now" in caplog.text
+    assert written.path.exists()
 
 
 def test_without_its_packages_the_extra_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,8 @@ from wsi_espnet.outputs.outlines import find_outlines
 from wsi_espnet.outputs.result import OUTLINES
 
 SIMPLIFY_UM = 1.0
-"""Corners are cut by about that much: of exact outlines of the sample slide half the corners are left, and the area of no
-class changes by more than 0.03 %."""
+"""Corners are cut by about that much: of exact outlines of the sample slide half the corners are left, and no class's
+area changes by more than 0.03 %."""
 
 LEAST_UM2 = 100.0
 """A region with less area is left out, and a hole filled: about what one nucleus has."""

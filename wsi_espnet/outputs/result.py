@@ -8,6 +8,7 @@ OUT/overview.png        slide and classes side by side
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ REPORTS = ("areas.csv", "areas.json", "overview.png")
 """Files beside the mask."""
 
 OUTLINES = "outlines.geojson"
-"""Its regions, once they were asked for."""
+"""Its regions, where they were asked for."""
 
 SLIDE = "slide"
 """Among the marks of a result: the path of its slide, relative to the Zarr."""
@@ -50,6 +51,8 @@ OVERVIEW_PX = 2048
 """Longer side of the overview that a result carries as its image."""
 
 Index = tuple[int, int]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +140,11 @@ class ResultFolder:
             remove_partials_of(self.folder / name)
         if claim == "done":
             return []
+        outlines = self.folder / OUTLINES
+        if outlines.exists():
+            log.warning("warning: %s is not of the mask that is written now; see wsi-espnet outlines", outlines)
         if claim == "new":
             self.store.forget_failures()
-            with output_errors(self.folder):
-                (self.folder / OUTLINES).unlink(missing_ok=True)  # those of the mask that was replaced
         self._create()
         # A core next to one that failed was finished without its neighbour's word: both are done again.
         for row, column in self.store.noted_failures():
