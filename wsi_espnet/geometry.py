@@ -13,7 +13,7 @@ Rounding is policy, written once: a location is floored, a size is ceiled, a dow
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from wsi_espnet.errors import GeometryError, ScaleError
@@ -69,6 +69,12 @@ class Region:
     def shape(self) -> tuple[int, int]:
         """(height, width)."""
         return self.h, self.w
+
+    def squares(self, side: int) -> Iterator[Region]:
+        """Squares of `side` px that make it up, from its corner on, smaller at its far edges, row by row."""
+        for y in range(self.y, self.y + self.h, side):
+            for x in range(self.x, self.x + self.w, side):
+                yield Region(y, x, min(side, self.y + self.h - y), min(side, self.x + self.w - x))
 
     @property
     def area(self) -> int:

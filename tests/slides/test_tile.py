@@ -22,7 +22,7 @@ from wsi_espnet.errors import OutputError, ResumeError, ScaleError, SlideError, 
 from wsi_espnet.geometry import ReadPlan, Region
 from wsi_espnet.slides.slide import Slide
 from wsi_espnet.slides.tile import tile
-from wsi_espnet.slides.tile_level import CHUNK_PX, cells, halved
+from wsi_espnet.slides.tile_level import CHUNK_PX, halved
 from wsi_espnet.slides.zarr_source import ZarrSource
 
 SHAPE = (2500, 4300)
@@ -314,7 +314,7 @@ def test_arguments_that_cannot_work_are_refused_before_anything_is_written(path:
 
 
 def test_cells_partition_a_region_row_by_row() -> None:
-    parts = list(cells(Region(10, 20, 2 * CHUNK_PX + 1, CHUNK_PX), CHUNK_PX))
+    parts = list(Region(10, 20, 2 * CHUNK_PX + 1, CHUNK_PX).squares(CHUNK_PX))
     assert parts == [
         Region(10, 20, CHUNK_PX, CHUNK_PX),
         Region(10 + CHUNK_PX, 20, CHUNK_PX, CHUNK_PX),

@@ -16,7 +16,6 @@ from wsi_espnet.bench.settings import Settings
 from wsi_espnet.geometry import Region
 from wsi_espnet.models.catalog import find_model, read_card
 from wsi_espnet.slides.slide import Slide
-from wsi_espnet.slides.tile_level import cells
 
 SIDE_PX = 8192
 QUICK_SIDE_PX = 4096
@@ -34,7 +33,7 @@ def run(settings: Settings) -> Report:
     side = QUICK_SIDE_PX if settings.quick else SIDE_PX
     path = settings.slide(side, side).path
     card = read_card(find_model("glas-colon"))
-    windows = list(cells(Region(0, 0, side, side), card.core_px + 2 * card.halo_px))
+    windows = list(Region(0, 0, side, side).squares(card.core_px + 2 * card.halo_px))
     with Slide(path) as slide, openslide.OpenSlide(path) as handle:
         plan = slide.plan(None)
         ways: dict[str, Read] = {

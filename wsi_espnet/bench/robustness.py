@@ -20,7 +20,6 @@ from wsi_espnet.inference.view import View
 from wsi_espnet.models.weights import load_model
 from wsi_espnet.scores import confusion, iou, mean, merge
 from wsi_espnet.slides.source import open_source
-from wsi_espnet.slides.tile_level import cells
 from wsi_espnet.training.augment import jitter_stain
 
 SCALES = (0.45, 0.5, 0.7, 0.8)
@@ -93,7 +92,7 @@ def _malignant(predictor: ImagePredictor, settings: Settings, path: str) -> floa
     found = asked = 0
     with open_source(settings.data / "data" / path) as source:
         plan = source.plan(GLAS_MPP)
-        for region in cells(plan.region, WINDOW_PX):
+        for region in plan.region.squares(WINDOW_PX):
             labels = predictor.labels(source.read(plan, region), mpp=GLAS_MPP)
             found += int(np.count_nonzero(labels == named))
             asked += labels.size

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -193,7 +193,7 @@ def measure_areas(
         ids = np.asarray(labels[box.slices]) if written else np.full(box.shape, UNLABELLED, np.uint8)
         return count_ids(ids, tissue.counted(box, ids, glass=glass), len(classes))
 
-    counts = np.sum(on_threads(count, _blocks(tissue.shape, block)), axis=0)
+    counts = np.sum(on_threads(count, Region(0, 0, *tissue.shape).squares(block)), axis=0)
     _ensure_known(counts, classes)
     return _areas(counts, classes, um2_per_px)
 
@@ -253,12 +253,6 @@ def read_areas(path: Path) -> Areas:
         )
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise OutputError(f"{path} cannot be read ({type(exc).__name__}: {exc}); segment the slide again") from exc
-
-
-def _blocks(shape: tuple[int, int], block: int) -> Iterator[Region]:
-    for y in range(0, shape[0], block):
-        for x in range(0, shape[1], block):
-            yield Region(y, x, min(block, shape[0] - y), min(block, shape[1] - x))
 
 
 def _ensure_known(counts: NDArray[np.int64], classes: ClassTable) -> None:

@@ -6,7 +6,7 @@ border held fast, so that what meets at a border still fits; then regions are pu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -65,7 +65,7 @@ def find_outlines(
 
     whole: list[Outline] = []
     cut: dict[int, list[Polygon]] = {id_: [] for id_ in ids}
-    regions = list(_blocks(labels.shape, block))
+    regions = list(Region(0, 0, labels.shape[0], labels.shape[1]).squares(block))
     for done, region in enumerate(regions, start=1):
         found, polygons = _of_block(np.asarray(labels[region.slices]), region, cut.keys(), simplify_px)
         is_cut = _is_cut(shapely.bounds(polygons), region, labels.shape)
@@ -79,12 +79,6 @@ def find_outlines(
         whole += (Outline(id_, polygon) for polygon in _joined(pieces) if polygon.area >= least_px)
     filled = [Outline(id_, _filled(polygon, least_px)) for id_, polygon in whole]
     return sorted(filled, key=lambda o: (o.id, o.polygon.bounds[1::-1], o.polygon.bounds[2:]))
-
-
-def _blocks(shape: tuple[int, ...], block: int) -> Iterator[Region]:
-    for y in range(0, shape[0], block):
-        for x in range(0, shape[1], block):
-            yield Region(y, x, min(block, shape[0] - y), min(block, shape[1] - x))
 
 
 def _of_block(

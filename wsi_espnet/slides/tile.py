@@ -23,7 +23,7 @@ from wsi_espnet.geometry import ReadPlan, Region
 from wsi_espnet.resume import claim_folder, ensure_apart, mark
 from wsi_espnet.slides.source import PixelSource
 from wsi_espnet.slides.stored_tissue import TISSUE_LABEL, tissue_digest, write_tissue
-from wsi_espnet.slides.tile_level import CHUNK_PX, SHARD_PX, ZSTD_LEVEL, TileLevel, cells
+from wsi_espnet.slides.tile_level import CHUNK_PX, SHARD_PX, ZSTD_LEVEL, TileLevel
 
 TASK_BYTES = 128 << 20
 """Most memory that one worker needs: a shard is held five times (13 MB each), and shrinking takes 60 MB."""
@@ -185,7 +185,7 @@ def _write_base(
     """Write a shard of the largest level, unless it is there or has no tissue."""
     if level.has(shard):
         return
-    chunks = [chunk for chunk in cells(shard, CHUNK_PX) if tissue is None or tissue.touches(chunk)]
+    chunks = [chunk for chunk in shard.squares(CHUNK_PX) if tissue is None or tissue.touches(chunk)]
     if not chunks:
         return
     px = np.full((3, *shard.shape), 255, np.uint8)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,7 @@ class TileLevel:
     @property
     def shards(self) -> list[Region]:
         """The regions that are written as one file each, row by row."""
-        return list(cells(Region(0, 0, *self.array.shape[1:]), SHARD_PX))
+        return list(Region(0, 0, *self.array.shape[1:]).squares(SHARD_PX))
 
     def has(self, shard: Region) -> bool:
         """Whether a shard's file is there; one that is white throughout never is."""
@@ -84,13 +83,6 @@ class TileLevel:
         """The shards that begin inside a region."""
         inside_y, inside_x = range(region.y, region.y + region.h), range(region.x, region.x + region.w)
         return [shard for shard in self.shards if shard.y in inside_y and shard.x in inside_x]
-
-
-def cells(region: Region, side: int) -> Iterator[Region]:
-    """A region cut into squares of `side` px from its corner on, smaller at its far edges, row by row."""
-    for y in range(region.y, region.y + region.h, side):
-        for x in range(region.x, region.x + region.w, side):
-            yield Region(y, x, min(side, region.y + region.h - y), min(side, region.x + region.w - x))
 
 
 def halved(px: NDArray[np.uint8]) -> NDArray[np.uint8]:

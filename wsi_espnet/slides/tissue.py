@@ -11,7 +11,6 @@ from wsi_espnet.errors import NoTissueError, SlideReadError
 from wsi_espnet.geometry import ReadPlan, Region, plan_read
 from wsi_espnet.slides.source import PixelSource
 from wsi_espnet.slides.stain import find_tissue_cells
-from wsi_espnet.slides.tile_level import cells
 from wsi_espnet.slides.tissue_file import load_tissue
 from wsi_espnet.slides.tissue_mask import GLASS, RIM, TISSUE, TissueMask, cell_um, coarsen
 from wsi_espnet.slides.whole import each_block
@@ -110,5 +109,5 @@ def _read_block(
         if longest <= _SMALLEST_BLOCK:
             unread[block.slices] = True
             return
-        for quarter in cells(block, -(-longest // 2)):
+        for quarter in block.squares(-(-longest // 2)):
             _read_block(source, plan, quarter, rgb, unread)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from wsi_espnet.geometry import ReadPlan, Region
-from wsi_espnet.slides.tile_level import cells
 from wsi_espnet.threads import on_threads
 
 BLOCK_PX = 512
@@ -15,4 +14,4 @@ which px are resampled."""
 
 def each_block(plan: ReadPlan, read: Callable[[Region], None]) -> None:
     """Call `read` with blocks that cover a plan, on threads; what it raises is raised here."""
-    on_threads(read, cells(plan.region, BLOCK_PX))
+    on_threads(read, plan.region.squares(BLOCK_PX))
