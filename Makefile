@@ -8,7 +8,8 @@ VENV   ?= .venv
 DEMO   ?= demo
 
 BIN := $(VENV)/bin
-# Python compiles what it imports; compiling all of it first would take a minute more.
+# Python compiles what it imports, and keeps it; compiling all of it first would take a minute more.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile -c constraints.txt
 
 .DEFAULT_GOAL := help
