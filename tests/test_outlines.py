@@ -121,6 +121,15 @@ def test_outlines_of_a_mask_that_is_replaced_are_told_of(
     assert written.path.exists()
 
 
+def test_a_damaged_mask_is_one_sentence(folder: Path, tmp_path: Path) -> None:
+    made = segment(folder / "slide.svs", tmp_path / "out", model=folder / "tiny.safetensors", tissue="none")
+    shard = made.path / "labels" / "classes" / "0" / "c" / "1" / "1"
+    shard.write_bytes(shard.read_bytes()[:40])
+    told = run_process("outlines", made.path)
+    told.assert_refused(1, "cannot be read", "a chunk is damaged", "segment the slide again")
+    assert not (tmp_path / "out" / "outlines.geojson").exists()
+
+
 def test_without_its_packages_the_extra_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "find_spec", lambda name: None if name == "rasterio" else object())
     with pytest.raises(DependencyError, match=r"outlines need rasterio: pip install 'wsi-espnet\[outlines\]'"):

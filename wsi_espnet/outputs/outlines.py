@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_espnet.errors import OutputError
 from wsi_espnet.geometry import Region
 from wsi_espnet.outputs.areas import LabelImage
 
@@ -59,6 +60,11 @@ def find_outlines(
         Side of the blocks that are read, in px.
     progress
         Told about (done, total) blocks.
+
+    Raises
+    ------
+    OutputError
+        A chunk of the labels is damaged.
     """
     # Imported here, and below: whoever only segments has neither this nor rasterio.
     import shapely
@@ -67,7 +73,7 @@ def find_outlines(
     cut: dict[int, list[Polygon]] = {id_: [] for id_ in ids}
     regions = list(Region(0, 0, labels.shape[0], labels.shape[1]).squares(block))
     for done, region in enumerate(regions, start=1):
-        found, polygons = _of_block(np.asarray(labels[region.slices]), region, cut.keys(), simplify_px)
+        found, polygons = _of_block(_read(labels, region), region, cut.keys(), simplify_px)
         is_cut = _is_cut(shapely.bounds(polygons), region, labels.shape)
         kept = ~is_cut & (shapely.area(polygons) >= least_px)
         whole += map(Outline, found[kept].tolist(), polygons[kept])
@@ -79,6 +85,16 @@ def find_outlines(
         whole += (Outline(id_, polygon) for polygon in _joined(pieces) if polygon.area >= least_px)
     filled = [Outline(id_, _filled(polygon, least_px)) for id_, polygon in whole]
     return sorted(filled, key=lambda o: (o.id, o.polygon.bounds[1::-1], o.polygon.bounds[2:]))
+
+
+def _read(labels: LabelImage, region: Region) -> NDArray[np.uint8]:
+    try:
+        return np.asarray(labels[region.slices])
+    except (OSError, ValueError, RuntimeError) as exc:  # what stores and codecs raise for damaged bytes
+        raise OutputError(
+            f"the mask cannot be read at rows {region.y}..{region.y + region.h}, columns {region.x}.."
+            f"{region.x + region.w}: a chunk is damaged ({type(exc).__name__}: {exc}); segment the slide again"
+        ) from exc
 
 
 def _of_block(
