@@ -6,12 +6,14 @@ border held fast, so that what meets at a border still fits; then regions are pu
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from zarr.core.sync import sync
 
 from wsi_espnet.errors import OutputError
 from wsi_espnet.geometry import Region
@@ -91,10 +93,18 @@ def _read(labels: LabelImage, region: Region) -> NDArray[np.uint8]:
     try:
         return np.asarray(labels[region.slices])
     except (OSError, ValueError, RuntimeError) as exc:  # what stores and codecs raise for damaged bytes
+        sync(_others_end())
         raise OutputError(
             f"the mask cannot be read at rows {region.y}..{region.y + region.h}, columns {region.x}.."
             f"{region.x + region.w}: a chunk is damaged ({type(exc).__name__}: {exc}); segment the slide again"
         ) from exc
+
+
+async def _others_end() -> None:
+    # Zarr reads chunks side by side and raises for the first, while others go on: a program that ends before they do
+    # shows tracebacks of them. Not for ever, as other threads may wait here for this one.
+    if others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others, timeout=10)
 
 
 def _of_block(
