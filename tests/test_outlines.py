@@ -14,7 +14,7 @@ from shapely.geometry import shape
 from small import CLASSES, blobs, run_process, small_slide, tiny_model
 
 from wsi_espnet import outlines as job
-from wsi_espnet.errors import DependencyError, ResumeError
+from wsi_espnet.errors import DependencyError, OutputError, ResumeError
 from wsi_espnet.geometry import Region
 from wsi_espnet.outlines import outlines
 from wsi_espnet.segment import SegmentResult, segment
@@ -128,6 +128,10 @@ def test_a_damaged_mask_is_one_sentence(folder: Path, tmp_path: Path) -> None:
     told = run_process("outlines", made.path)
     told.assert_refused(1, "cannot be read", "a chunk is damaged", "segment the slide again")
     assert not (tmp_path / "out" / "outlines.geojson").exists()
+    # Whoever segments it once more is told of it too, and loses nothing.
+    with pytest.raises(OutputError, match=r"rows 128\.\.256, columns 128\.\.256: a chunk is damaged .*--overwrite"):
+        segment(folder / "slide.svs", tmp_path / "out", model=folder / "tiny.safetensors", tissue="none")
+    assert made.areas_csv.exists()
 
 
 def test_without_its_packages_the_extra_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

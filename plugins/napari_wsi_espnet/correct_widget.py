@@ -20,6 +20,7 @@ from wsi_espnet.data.corrections import save_corrections
 from wsi_espnet.errors import UsageError, WsiEspnetError
 from wsi_espnet.geometry import Region
 from wsi_espnet.outputs.opened import OpenedResult
+from wsi_espnet.outputs.stored import read_labels
 
 MAX_PX = 4096
 """Longest side of a part that is corrected at once, in px of the mask: it is held in memory."""
@@ -51,10 +52,10 @@ class CorrectWidget(Container):  # type: ignore[type-arg]
         """Add a layer with the part of the mask, and turn to it; None where that cannot be done, which is told."""
         try:
             result, region = self._chosen()
+            px = read_labels(result.labels[0], region)
         except WsiEspnetError as exc:
             show_error(str(exc))
             return None
-        px = np.asarray(result.labels[0][region.slices])
         scale, origin = ngff.placement(result.plan)
         layer = Labels(
             px,

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import uuid
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import shapely
-import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from scipy import ndimage
 from small import CLASSES
-from zarr.core.sync import sync
 
-from wsi_espnet.errors import OutputError
 from wsi_espnet.outputs.geojson import Frame, geojson
 from wsi_espnet.outputs.outlines import Outline, find_outlines
 
@@ -113,23 +108,6 @@ def test_blocks_are_read_once_and_told_about() -> None:
     assert outline.polygon.equals(shapely.box(0, 0, 70, 50))
     assert told == [(n, 6) for n in range(1, 7)]
     assert len(reads) == 6
-
-
-def test_a_damaged_chunk_is_said_when_nothing_is_read_any_more(tmp_path: Path) -> None:
-    array = zarr.create_array(tmp_path / "labels", shape=(512, 512), chunks=(16, 16), dtype="uint8")
-    array[...] = np.random.default_rng(0).integers(0, 3, array.shape, np.uint8)
-    chunk = tmp_path / "labels" / "c" / "2" / "3"
-    chunk.write_bytes(chunk.read_bytes()[:40])
-    with pytest.raises(
-        OutputError, match=r"rows 0\.\.512, columns 0\.\.512: a chunk is damaged .*segment the slide again"
-    ):
-        find_outlines(array, [1])
-
-    async def reading() -> int:
-        return len(asyncio.all_tasks()) - 1
-
-    # A program may end now: what still ran in Zarr's loop would say so on stderr.
-    assert sync(reading()) == 0
 
 
 def test_geojson_holds_what_qupath_reads() -> None:

@@ -17,23 +17,13 @@ from wsi_espnet.atomic import write_bytes_atomic
 from wsi_espnet.classes import UNLABELLED, ClassTable
 from wsi_espnet.errors import GeometryError, OutputError
 from wsi_espnet.geometry import Region
+from wsi_espnet.outputs.stored import LabelImage, read_labels
 from wsi_espnet.scores import count_ids
 from wsi_espnet.slides.rings import Ring, fill
 from wsi_espnet.slides.tissue_mask import TissueMask
 from wsi_espnet.threads import on_threads
 
 UM2_PER_MM2 = 1e6
-
-
-class LabelImage(Protocol):
-    """Class ids (h, w) uint8 that are read by slices: a Zarr array or a NumPy array."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(h, w)."""
-        ...
-
-    def __getitem__(self, key: tuple[slice, slice], /) -> Any: ...
 
 
 class Where(Protocol):
@@ -171,7 +161,7 @@ def measure_areas(
     GeometryError
         Labels and tissue mask are of different images.
     OutputError
-        The labels hold an id that the table does not.
+        A chunk of the labels is damaged, or they hold an id that the table does not.
     """
     if tuple(labels.shape) != tissue.shape:
         raise GeometryError(
@@ -190,7 +180,7 @@ def measure_areas(
         if box is None:
             return counts
         written = has_block is None or has_block(region)
-        ids = np.asarray(labels[box.slices]) if written else np.full(box.shape, UNLABELLED, np.uint8)
+        ids = read_labels(labels, box) if written else np.full(box.shape, UNLABELLED, np.uint8)
         return count_ids(ids, tissue.counted(box, ids, glass=glass), len(classes))
 
     counts = np.sum(on_threads(count, Region(0, 0, *tissue.shape).squares(block)), axis=0)

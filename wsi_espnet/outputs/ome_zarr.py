@@ -33,6 +33,7 @@ from wsi_espnet.atomic import output_errors, remove_partials, write_bytes_atomic
 from wsi_espnet.classes import UNLABELLED, ClassTable
 from wsi_espnet.geometry import ReadPlan, Region
 from wsi_espnet.outputs.levels import ZSTD, chunk_px, majority
+from wsi_espnet.outputs.stored import chunk_errors
 from wsi_espnet.slides.tile_level import halved
 
 CLASSES = "classes"
@@ -176,7 +177,9 @@ class ResultStore:
                     if name != PROBABILITIES and child in known:
                         part = known[child]
                     else:
-                        part = smaller(np.asarray(self._array(name, level - 1)[(..., *finer.slices)]))
+                        with chunk_errors(finer):
+                            stored = np.asarray(self._array(name, level - 1)[(..., *finer.slices)])
+                        part = smaller(stored)
                     y, x = finer.y // 2 - shard.y, finer.x // 2 - shard.x
                     px[..., y : y + part.shape[-2], x : x + part.shape[-1]] = part
                 array[(..., *shard.slices)] = px

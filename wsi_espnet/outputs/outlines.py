@@ -6,18 +6,15 @@ border held fast, so that what meets at a border still fits; then regions are pu
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from zarr.core.sync import sync
 
-from wsi_espnet.errors import OutputError
 from wsi_espnet.geometry import Region
-from wsi_espnet.outputs.areas import LabelImage
+from wsi_espnet.outputs.stored import LabelImage, read_labels
 
 if TYPE_CHECKING:
     from shapely import Polygon
@@ -75,7 +72,7 @@ def find_outlines(
     cut: dict[int, list[Polygon]] = {id_: [] for id_ in ids}
     regions = list(Region(0, 0, labels.shape[0], labels.shape[1]).squares(block))
     for done, region in enumerate(regions, start=1):
-        found, polygons = _of_block(_read(labels, region), region, cut.keys(), simplify_px)
+        found, polygons = _of_block(read_labels(labels, region), region, cut.keys(), simplify_px)
         is_cut = _is_cut(shapely.bounds(polygons), region, labels.shape)
         kept = ~is_cut & (shapely.area(polygons) >= least_px)
         whole += map(Outline, found[kept].tolist(), polygons[kept])
@@ -87,24 +84,6 @@ def find_outlines(
         whole += (Outline(id_, polygon) for polygon in _joined(pieces) if polygon.area >= least_px)
     filled = [Outline(id_, _filled(polygon, least_px)) for id_, polygon in whole]
     return sorted(filled, key=lambda o: (o.id, o.polygon.bounds[1::-1], o.polygon.bounds[2:]))
-
-
-def _read(labels: LabelImage, region: Region) -> NDArray[np.uint8]:
-    try:
-        return np.asarray(labels[region.slices])
-    except (OSError, ValueError, RuntimeError) as exc:  # what stores and codecs raise for damaged bytes
-        sync(_others_end())
-        raise OutputError(
-            f"the mask cannot be read at rows {region.y}..{region.y + region.h}, columns {region.x}.."
-            f"{region.x + region.w}: a chunk is damaged ({type(exc).__name__}: {exc}); segment the slide again"
-        ) from exc
-
-
-async def _others_end() -> None:
-    # Zarr reads chunks side by side and raises for the first, while others go on: a program that ends before they do
-    # shows tracebacks of them. Not for ever, as other threads may wait here for this one.
-    if others := asyncio.all_tasks() - {asyncio.current_task()}:
-        await asyncio.wait(others, timeout=10)
 
 
 def _of_block(

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_espnet.classes import ClassTable
-from wsi_espnet.geometry import ReadPlan
+from wsi_espnet.geometry import ReadPlan, Region
 from wsi_espnet.outputs.areas import Areas
 from wsi_espnet.outputs.ome_zarr import ResultStore
 from wsi_espnet.outputs.overview import draw_overview
+from wsi_espnet.outputs.stored import read_labels
 from wsi_espnet.slides.tissue_mask import GLASS, TissueMask
 
 COMPRESS_LEVEL = 2
@@ -33,7 +34,7 @@ def overview_png(
     """PNG of slide and classes side by side; `thumbnail` (h, w, 3) is the image of the plan `coarse`."""
     rows, columns = (_nearest(coarse, plan, axis) for axis in (0, 1))
     level = _level(store, coarse, plan)
-    small = np.asarray(store.open_labels(level)[...])
+    small = read_labels(store.open_labels(level), Region(0, 0, *store.shapes[level]))
     labels = small[np.ix_(_clipped(rows >> level, small.shape[0]), _clipped(columns >> level, small.shape[1]))]
     inside = _sample(tissue, rows, columns)
     image = draw_overview(
