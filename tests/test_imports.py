@@ -61,6 +61,7 @@ JOBS = frozenset(
         "measure",
         "export",
         "outlines",
+        "mask",
     }
 )
 """Modules at the top of wsi_espnet that make up the room `jobs`."""
@@ -266,7 +267,7 @@ def test_dependencies_are_what_is_imported() -> None:
     extras = project["optional-dependencies"]
     of_extras = {
         _distribution(line)
-        for extra in ("bench", "cluster", "train", "video", "export", "outlines", "openvino")
+        for extra in ("bench", "cluster", "train", "video", "export", "outlines", "openvino", "dicom")
         for line in extras[extra]
     }
     tops = {i.name.partition(".")[0] for i in LIBRARY} - sys.stdlib_module_names - {"wsi_espnet"}

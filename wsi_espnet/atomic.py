@@ -27,11 +27,26 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
     OutputError
         The disk is full or read-only, or something that is no folder is in the way.
     """
+    with replacing(path) as partial:
+        partial.write_bytes(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Another name beside `path`, for the block to write to; it becomes `path` when the block has ended well.
+
+    Folders above it are made.
+
+    Raises
+    ------
+    OutputError
+        The disk is full or read-only, or something that is no folder is in the way.
+    """
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            partial.write_bytes(data)
+            yield partial
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from wsi_espnet.cli import (
     evaluate,
     export,
     info,
+    mask,
     models,
     outlines,
     predict,
@@ -40,6 +41,7 @@ app = typer.Typer(
 app.command("segment")(segment.segment)
 app.command("view")(view.view)
 app.command("outlines")(outlines.outlines)
+app.command("mask")(mask.mask)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("info")(info.info)

@@ -13,7 +13,7 @@ from wsi_espnet.classes import UNLABELLED, ClassTable, TissueClass
 from wsi_espnet.errors import OutputError, SlideError
 from wsi_espnet.geometry import Level, ReadPlan
 from wsi_espnet.outputs.ome_zarr import CLASSES, TISSUE
-from wsi_espnet.outputs.result import KIND, LEVEL_0, SLIDE
+from wsi_espnet.outputs.result import KIND, LEVEL_0, MODEL, SLIDE
 from wsi_espnet.resume import read_mark
 from wsi_espnet.slides.source import PixelSource, open_source
 from wsi_espnet.slides.stored_tissue import cells_of
@@ -40,6 +40,8 @@ class OpenedResult:
         Whether the run came to its end without a failed window.
     source
         The identity of the slide, as in `PixelSource.identity`.
+    model
+        Name of the model; ``unknown`` where the result does not say it.
     slide
         Where the slide was, absolute; it may have been moved since.
     l0_per_px
@@ -55,6 +57,7 @@ class OpenedResult:
     tissue: TissueMask
     done: bool
     source: dict[str, Any]
+    model: str
     slide: Path | None
     l0_per_px: tuple[float, float]
     origin_uncropped: tuple[float, float]
@@ -136,6 +139,7 @@ def open_result(path: str | Path) -> OpenedResult:
         tissue=TissueMask(tissue, shape, str((fingerprint.get("tissue") or {}).get("origin", "stored"))),
         done=marks.get("state") == "done",
         source=dict(fingerprint.get("source") or {}),
+        model=str(marks.get(MODEL, "unknown")),
         slide=None if slide is None else (found.resolve() / slide).resolve(),
         l0_per_px=(float(per_px[0]), float(per_px[1])),
         origin_uncropped=(float(y), float(x)),

@@ -38,8 +38,11 @@ KIND = "segment"
 REPORTS = ("areas.csv", "areas.json", "overview.png")
 """Files beside the mask."""
 
-OUTLINES = "outlines.geojson"
-"""Its regions, where they were asked for."""
+OUTLINES, MASK_TIFF, MASK_DICOM = "outlines.geojson", "mask.ome.tiff", "mask.dcm"
+"""Its regions, and the mask in other formats, where they were asked for."""
+
+MODEL = "model"
+"""Among the marks of a result: the name of its model."""
 
 SLIDE = "slide"
 """Among the marks of a result: the path of its slide, relative to the Zarr."""
@@ -140,9 +143,10 @@ class ResultFolder:
             remove_partials_of(self.folder / name)
         if claim == "done":
             return []
-        outlines = self.folder / OUTLINES
-        if outlines.exists():
-            log.warning("warning: %s is not of the mask that is written now; see wsi-espnet outlines", outlines)
+        for name, command in ((OUTLINES, "outlines"), (MASK_TIFF, "mask"), (MASK_DICOM, "mask")):
+            path = self.folder / name
+            if path.exists():
+                log.warning("warning: %s is not of the mask that is written now; see wsi-espnet %s", path, command)
         if claim == "new":
             self.store.forget_failures()
         self._create()
@@ -238,6 +242,7 @@ class ResultFolder:
             "per_px": list(self.plan.l0_per_px),
             "bounds": [bounds.y, bounds.x, bounds.h, bounds.w],
         }
+        marks[KEY][MODEL] = self.model
         marks[KEY][SLIDE] = Path(os.path.relpath(self.source.path.resolve(), self.store.path.resolve())).as_posix()
         return marks
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import uuid
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_espnet.atomic import PARTIAL, output_errors
+from wsi_espnet.atomic import replacing
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -72,14 +70,7 @@ def write_video(path: Path, rate: Fraction) -> Iterator[VideoWriter]:
     """
     import av
 
-    partial = path.with_name(f"{path.stem}.{uuid.uuid4().hex}{PARTIAL}")
-    with output_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with av.open(partial, "w", format="mp4") as container:
-                writer = VideoWriter(container, rate)
-                yield writer
-                writer.flush()
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with replacing(path) as partial, av.open(partial, "w", format="mp4") as container:
+        writer = VideoWriter(container, rate)
+        yield writer
+        writer.flush()
