@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -123,3 +124,15 @@ def test_a_log_gets_a_line_of_progress_now_and_then(
         update(2, 3, "2.0 Mpx/s")
     out, err = capsys.readouterr()
     assert (out, err) == ("", "windows 1/3 2.0 Mpx/s\n")
+
+
+def test_at_the_end_nothing_is_left_for_python_to_look_through() -> None:
+    code = (
+        "import atexit, gc, sys\n"
+        "from wsi_espnet.cli import main\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 10_000))\n"  # the last to be called
+        "sys.argv = ['wsi-espnet', 'sample']\n"
+        "main.run()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "True"

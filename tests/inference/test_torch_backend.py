@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small import tiny_model
 from torch._dynamo.utils import counters
 
 from wsi_espnet.errors import ModelError, UsageError
@@ -142,7 +143,7 @@ def ensure_takes_batches_and_views(compiled: TorchPredictor) -> None:
 
 @pytest.mark.slow
 def test_one_compilation_serves_any_size_agrees_with_the_eager_network_and_is_kept(cache: Path, tmp_path: Path) -> None:
-    path = save(tmp_path / "m.safetensors")
+    path = tiny_model(tmp_path / "m.safetensors", architecture="encoder")  # compiled in half of the time of others
     torch.compiler.reset()
     counters.clear()
     compiled = TorchPredictor(path, COMPILED)

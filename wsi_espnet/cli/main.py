@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import sys
 
@@ -68,6 +70,9 @@ def main(
 
 def run() -> None:
     """Entry point: what a user can do something about becomes one sentence and an exit status, never a traceback."""
+    # When it ends, Python looks through all objects for rubbish, half a million of torch's among them: a second in
+    # which the user waits for the prompt.
+    atexit.register(gc.freeze)
     try:
         status = app(standalone_mode=False)
     except WsiEspnetError as exc:
