@@ -16,11 +16,12 @@ import torch
 from PIL import Image
 
 from wsi_espnet.errors import ResumeError, UsageError
+from wsi_espnet.models.card import EspNetConfig
 from wsi_espnet.models.importer import import_pth
 from wsi_espnet.models.weights import load_model, save_model
 from wsi_espnet.train import TrainResult, train
 from wsi_espnet.training.config import TrainConfig
-from wsi_espnet.training.config_file import parse_config
+from wsi_espnet.training.config_file import parse_config, read_config
 from wsi_espnet.training.run_folder import read_rows
 
 SMALL: dict[str, Any] = {
@@ -33,6 +34,9 @@ SMALL: dict[str, Any] = {
     "run": {"epochs": 3, "batch": 2, "accumulate": 2, "repeats": 2, "threads": 1, "ema": 0.99, "pictures": 2},
     "card": {"terms": "research", "summary": "a test"},
 }
+
+
+PIPELINES = Path(__file__).resolve().parents[1] / "pipelines"
 
 
 @pytest.fixture(autouse=True)
@@ -298,3 +302,26 @@ def test_four_images_are_learned_by_heart(shared: Path, tmp_path: Path, architec
         np.add.at(confusion, (truth[truth < 11], predicted[truth < 11]), 1)
     either = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
     assert np.mean(confusion.diagonal()[either > 0] / either[either > 0]) > 0.98
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "data", "splits"),
+    [
+        ("breast", "ynet_breast", ("train", "train")),
+        ("cityscapes", "street/pseudo_cityscapes_dataset", ("val", "val")),
+        ("mapillary", "street/pseudo_mapillary_dataset", ("all", "all")),
+        ("voc", "street/voc_labelme", ("all", "all")),
+    ],
+)
+def test_a_pipeline_trains_on_pictures_of_its_kind(
+    shared: Path, tmp_path: Path, pipeline: str, data: str, splits: tuple[str, str]
+) -> None:
+    short = {"epochs": 1, "batch": 1, "workers": 0, "threads": 1, "device": "cpu", "validate_every": 1, "ema": 0.5}
+    changes = {f"run.{key}": value for key, value in short.items()} | dict(
+        zip(("data.train", "data.validation"), splits, strict=True)
+    )
+    changes |= {"augment.crop_px": [64, 64]}
+    settings = read_config(PIPELINES / f"{pipeline}.toml", data=shared / "data" / data, changes=changes)
+    card = load_model(train(settings, tmp_path / "run", command="a test").model).card
+    assert card.network == EspNetConfig(architecture="espnet", p=2, q=8, classes=len(card.classes))
+    assert card.terms == settings.card.terms

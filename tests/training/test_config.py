@@ -128,4 +128,5 @@ def test_the_pipelines_are_valid(path: Path) -> None:
 
 
 def test_there_is_a_pipeline_for_each_kind_of_data() -> None:
-    assert {"camvid", "camvid-espnet-authors", "cityscapes", "glas"} <= {path.stem for path in PIPELINES.glob("*.toml")}
+    wanted = {"breast", "camvid", "camvid-espnet-authors", "cityscapes", "glas", "mapillary", "voc"}
+    assert wanted <= {path.stem for path in PIPELINES.glob("*.toml")}
