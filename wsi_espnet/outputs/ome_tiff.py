@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from wsi_espnet.outputs.stored import LabelImage, read_labels
 
 TILE_PX = 512
 """Side of a tile, a multiple of 16 as TIFF asks for."""
+
+BUFFER_BYTES = 32 << 20
+"""Tiles that wait for the cores that compress them."""
 
 NAMESPACE = "wsi_espnet/classes"
 """Of the annotation that says which class an id is."""
@@ -91,6 +95,8 @@ def write_ome_tiff(
                 tile=(TILE_PX, TILE_PX),
                 photometric="minisblack",
                 compression="zlib",
+                maxworkers=len(os.sched_getaffinity(0)),
+                buffersize=BUFFER_BYTES,
                 resolution=(1e4 / (mpp[1] * 2**number), 1e4 / (mpp[0] * 2**number)),
                 resolutionunit="CENTIMETER",
                 **({"metadata": metadata, "subifds": len(levels) - 1} if number == 0 else {"subfiletype": 1}),
