@@ -115,11 +115,18 @@ def test_a_slide_without_a_patient_has_a_mask_without_one(slide: Path, tmp_path:
     assert written(slide, tmp_path / "m.dcm", patches(700, 900)).PatientID == ""
 
 
+def test_of_nothing_but_glass_no_px_is_set(slide: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = written(slide, tmp_path / "m.dcm", np.zeros((700, 900), np.uint8))
+    assert {name: px.any() for name, px in segments(made).items()} == {"stroma": False, "gland": False}
+    assert caplog.text == ""
+
+
 def test_names_that_are_long_or_no_glass_among_the_classes(slide: Path, tmp_path: Path) -> None:
     long = "a class whose name is longer than a code of DICOM may be"
     classes = (TissueClass(id=0, name=long, color=(255, 0, 0)), TissueClass(id=1, name="b", color=(0, 0, 0)))
-    labels = patches(700, 900, (0, 1))
+    labels = patches(700, 900, (0, 1, 255))  # 255 is what lies outside the tissue
     made = written(slide, tmp_path / "m.dcm", labels, classes=ClassTable(name="two", classes=classes))
+    assert [s.SegmentLabel for s in made.SegmentSequence] == [long, "b"]
     np.testing.assert_array_equal(segments(made)[long], labels == 0)
     code = made.SegmentSequence[0].SegmentedPropertyTypeCodeSequence[0]
     assert len(code.CodeValue) == 16

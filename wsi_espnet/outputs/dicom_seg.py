@@ -85,11 +85,16 @@ def read_finest(slide: Path) -> pydicom.Dataset:
         raise SlideError(f"{slide} is DICOM, but no level of a whole slide lies beside it in {slide.parent}")
     finest = max(levels, key=lambda level: int(level.get("TotalPixelMatrixColumns", 0)))
     missing = [keyword for keyword in PLACE if keyword not in finest]
+    if not missing and "PixelMeasuresSequence" not in finest.SharedFunctionalGroupsSequence[0]:
+        missing = ["PixelMeasuresSequence"]
     if missing:
         raise SlideError(
             f"{slide} does not say where on the glass it lies (its DICOM lacks {', '.join(missing)}), which a DICOM "
             "segmentation repeats; write the mask as .ome.tiff"
         )
+    for keyword in MAY_BE_EMPTY:
+        if keyword not in finest:
+            setattr(finest, keyword, None)
     return finest
 
 
@@ -130,20 +135,19 @@ def write_dicom_seg(
     ids = [c.id for c in classes.classes if c.id != classes.glass]
     names = {id_: classes.names[id_] for id_ in ids}
     colors = {id_: classes.classes[id_].color for id_ in ids}
-    if (labels == UNLABELLED).any():
+    # Of a table without glass, what lies outside the tissue has this id as well.
+    if classes.glass is not None and (labels == UNLABELLED).any():
         names[UNLABELLED], colors[UNLABELLED] = "unlabelled", UNLABELLED_COLOR
     number_of = np.zeros(UNLABELLED + 1, np.uint8)
     number_of[list(names)] = np.arange(1, len(names) + 1)
     segments = [_described(int(number_of[id_]), name, colors[id_], model) for id_, name in names.items()]
 
-    for keyword in MAY_BE_EMPTY:
-        if keyword not in slide:
-            setattr(slide, keyword, None)
+    numbers = number_of[labels]
     measures = slide.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     spacing = [float(mm) for mm in measures.PixelSpacing]
     made = Segmentation(
         source_images=[slide],
-        pixel_array=number_of[labels],
+        pixel_array=numbers,
         segmentation_type="BINARY",
         segment_descriptions=segments,
         series_instance_uid=highdicom.UID(),
@@ -160,6 +164,7 @@ def write_dicom_seg(
             slice_thickness=float(measures.get("SliceThickness") or 0) or None,  # some say 0, which is not allowed
         ),
         plane_positions=[_position(slide, spacing, origin_l0, l0_per_px)],
+        omit_empty_frames=bool(numbers.any()),  # one frame there must be
         tile_pixel_array=True,
         tile_size=(TILE_PX, TILE_PX),
     )
