@@ -21,6 +21,7 @@ ROOMS = (
     "errors",
     "atomic",
     "locks",
+    "machine",
     "threads",
     "resume",
     "classes",

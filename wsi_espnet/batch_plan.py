@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from wsi_espnet.cohort.folder import BatchFolder, Shard
 from wsi_espnet.cohort.manifest import Entry, read_entries
 from wsi_espnet.cohort.settings import BatchConfig, SegmentOptions
 from wsi_espnet.errors import WsiEspnetError
+from wsi_espnet.machine import cores
 from wsi_espnet.slides.source import open_source
 
 MPX_PER_S = 1.5
@@ -143,7 +143,7 @@ def plan_batch(
     todo = [entry for entry in entries if entry.name not in done][:limit]
     processes, threads, machine = _machine(config)
     planned = {name: PlannedSlide(name, note="done") for name in done}
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         found = pool.map(lambda entry: _plan(entry, config.segment, machine), todo)
         for number, slide in enumerate(found, start=1):
             planned[slide.name] = slide
@@ -186,7 +186,7 @@ def _machine(config: BatchConfig) -> tuple[int, int, Machine]:
     given = None if options.memory is None else size_bytes(options.memory)
     if options.kind == "local" or options.scheduler is not None:
         free = clusters.local_bytes(given)
-        processes, threads = clusters.local_shape(options, cores=len(os.sched_getaffinity(0)), free_bytes=free, gpus=0)
+        processes, threads = clusters.local_shape(options, cores=cores(), free_bytes=free, gpus=0)
         each = free // processes
     else:
         assert options.workers is not None

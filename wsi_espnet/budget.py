@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import re
 import sys
 from dataclasses import dataclass
 
-import psutil
-
+from wsi_espnet import machine
 from wsi_espnet.errors import BudgetError, UsageError
 
 INTERPRETER_BYTES = 600 << 20
@@ -116,8 +114,8 @@ def plan_memory(demand: Demand, *, workers: int | None, budget_bytes: int | None
     """
     if workers is not None and workers < 1:
         raise UsageError(f"--workers must be 1 or more, got {workers}")
-    budget = int(psutil.virtual_memory().available * SHARE_OF_FREE) if budget_bytes is None else budget_bytes
-    wanted = workers or len(os.sched_getaffinity(0))
+    budget = int(machine.free_bytes() * SHARE_OF_FREE) if budget_bytes is None else budget_bytes
+    wanted = workers or machine.cores()
     fitting = wanted
     if workers is None:
         while fitting > 1 and demand.total(fitting) > budget:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-import psutil
-
+from wsi_espnet import machine
 from wsi_espnet.atomic import refuse_existing
 from wsi_espnet.errors import BudgetError, DependencyError, SlideError, UsageError
 from wsi_espnet.geometry import Region
@@ -110,7 +109,7 @@ def _write_dicom(path: Path, opened: OpenedResult, level: int) -> None:
     finest = read_finest(source.path)
     array = opened.labels[level]
     height, width = (int(extent) for extent in array.shape)
-    needed, free = height * width * DICOM_BYTES_PER_PX, psutil.virtual_memory().available
+    needed, free = height * width * DICOM_BYTES_PER_PX, machine.free_bytes()
     if needed > free:
         raise BudgetError(
             f"a DICOM segmentation of {width} x {height} px is put together in {needed / 2**30:.1f} GiB of memory, and "

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from wsi_espnet.machine import cores
 
 MOST = 8
 """Threads at most: each holds some 60 MB while it shrinks a part of a slide (`wsi_espnet.slides.resample`)."""
@@ -20,7 +21,7 @@ def on_threads(function: Callable[[Item], Found], items: Iterable[Item]) -> list
 
     Worth it for what releases Python's lock: reading slides, Zarr, most of NumPy and SciPy.
     """
-    with ThreadPoolExecutor(min(MOST, len(os.sched_getaffinity(0)))) as pool:
+    with ThreadPoolExecutor(min(MOST, cores())) as pool:
         return list(pool.map(function, items))
 
 

@@ -7,7 +7,6 @@ Their clock runs from the slide being opened to the mask being complete in memor
 from __future__ import annotations
 
 import importlib.util
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from wsi_espnet.errors import DependencyError, UsageError
 from wsi_espnet.geometry import Region
+from wsi_espnet.machine import cores
 from wsi_espnet.models.card import Normalisation
 from wsi_espnet.models.weights import load_model
 from wsi_espnet.slides.slide import Slide
@@ -100,7 +100,7 @@ def plain_loop(*, slide: str, model: str, out: str, halo: int) -> dict[str, Any]
 
 
 def _network(model: str) -> tuple[FullSize, Normalisation]:
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(cores())
     loaded = load_model(model)
     return FullSize(loaded.module).eval(), loaded.card.normalisation
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from wsi_espnet.machine import cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def machine() -> dict[str, Any]:
     """Processor, cores that may be used, memory, and versions of what computes."""
     return {
         "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "memory_gib": round(psutil.virtual_memory().total / (1 << 30), 1),
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "dask", "zarr", "openslide-python")},

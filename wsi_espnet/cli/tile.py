@@ -25,9 +25,8 @@ def tile(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a Zarr that is there.")] = False,
 ) -> None:
     """Write a slide as an OME-Zarr image (NGFF 0.5) at a chosen scale; `segment` reads it like the slide."""
-    import os
-
     from wsi_espnet.errors import TissueError
+    from wsi_espnet.machine import cores
     from wsi_espnet.slides.source import open_source
     from wsi_espnet.slides.tile import tile as write
     from wsi_espnet.slides.tissue import find_tissue, load_tissue
@@ -49,7 +48,7 @@ def tile(
             whole=not tissue_only,
             overwrite=overwrite,
             resume=resume,
-            workers=len(os.sched_getaffinity(0)) if workers is None else workers,
+            workers=cores() if workers is None else workers,
             progress=lambda done, total: update(done, total, ""),
         )
     say.out.print(str(written), markup=False)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
+from wsi_espnet import machine
 from wsi_espnet.budget import SHARE_OF_FREE
 from wsi_espnet.cohort.settings import QUEUES, ClusterOptions
 from wsi_espnet.errors import DependencyError, UsageError
@@ -140,7 +138,7 @@ def local_shape(options: ClusterOptions, *, cores: int, free_bytes: int, gpus: i
 def _local(options: ClusterOptions, *, gpus: int) -> Any:
     from distributed import Nanny, Scheduler, SpecCluster
 
-    workers, threads = local_shape(options, cores=len(os.sched_getaffinity(0)), free_bytes=local_bytes(None), gpus=gpus)
+    workers, threads = local_shape(options, cores=machine.cores(), free_bytes=local_bytes(None), gpus=gpus)
     if gpus and workers > gpus:
         raise UsageError(f"{workers} workers need as many GPUs, and there are {gpus}; ask for fewer --workers")
 
@@ -163,7 +161,7 @@ def _local(options: ClusterOptions, *, gpus: int) -> Any:
 
 def local_bytes(memory_bytes: int | None) -> int:
     """What the workers of this machine may use together."""
-    return int(psutil.virtual_memory().available * SHARE_OF_FREE) if memory_bytes is None else memory_bytes
+    return int(machine.free_bytes() * SHARE_OF_FREE) if memory_bytes is None else memory_bytes
 
 
 def queue_cluster(options: ClusterOptions) -> JobQueueCluster:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
+from wsi_espnet import machine
 from wsi_espnet.budget import SHARE_OF_FREE
 from wsi_espnet.errors import BudgetError, ScaleError, UsageError
 from wsi_espnet.inference.predictor import Execution
@@ -106,7 +106,7 @@ def picture_bytes(own: Size, *, classes: int, network_bytes: int) -> int:
 
 def free_bytes() -> int:
     """Memory that a picture may take now."""
-    return int(psutil.virtual_memory().available * SHARE_OF_FREE)
+    return int(machine.free_bytes() * SHARE_OF_FREE)
 
 
 def refuse_too_large(own: Size, base: Size, needed_bytes: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from wsi_espnet.atomic import replacing
 from wsi_espnet.classes import UNLABELLED, ClassTable
 from wsi_espnet.geometry import Region
+from wsi_espnet.machine import cores
 from wsi_espnet.outputs.stored import LabelImage, read_labels
 
 TILE_PX = 512
@@ -95,7 +95,7 @@ def write_ome_tiff(
                 tile=(TILE_PX, TILE_PX),
                 photometric="minisblack",
                 compression="zlib",
-                maxworkers=len(os.sched_getaffinity(0)),
+                maxworkers=cores(),
                 buffersize=BUFFER_BYTES,
                 resolution=(1e4 / (mpp[1] * 2**number), 1e4 / (mpp[0] * 2**number)),
                 resolutionunit="CENTIMETER",
