@@ -26,13 +26,13 @@ def test_workers_are_as_many_as_fit() -> None:
 
 
 def test_workers_that_were_asked_for_are_never_fewer() -> None:
-    with pytest.raises(BudgetError, match=r"GiB.*--memory"):
+    with pytest.raises(BudgetError, match=r"2 windows at once, .* GiB.*--window, fewer --workers or a larger --memory"):
         plan_memory(DEMAND, workers=2, budget_bytes=DEMAND.total(2) - 1)
     assert plan_memory(DEMAND, workers=2, budget_bytes=DEMAND.total(2)).workers == 2
 
 
 def test_a_run_that_fits_no_worker_is_refused() -> None:
-    with pytest.raises(BudgetError, match="smaller --window"):
+    with pytest.raises(BudgetError, match=r"one window, .* use a smaller --window or a larger --memory"):
         plan_memory(DEMAND, workers=None, budget_bytes=GIB)
 
 

@@ -122,9 +122,11 @@ def plan_memory(demand: Demand, *, workers: int | None, budget_bytes: int | None
             fitting -= 1
     needed = demand.total(fitting)
     if needed > budget:
+        windows = "one window" if fitting == 1 else f"{fitting} windows at once"
+        fewer = "" if fitting == 1 else ", fewer --workers"
         raise BudgetError(
-            f"the run would need {_gib(needed)} ({fitting} windows at once, {_gib(demand.network_bytes)} each in the "
-            f"network) and may use {_gib(budget)}; use a smaller --window, fewer --workers, or a larger --memory"
+            f"the run would need {_gib(needed)} ({windows}, {_gib(demand.network_bytes)} each in the network) and may "
+            f"use {_gib(budget)}; use a smaller --window{fewer} or a larger --memory"
         )
     # One thread more than windows in the network: it reads the next window meanwhile.
     return MemoryPlan(workers=fitting, threads=fitting + 1, needed_bytes=needed, budget_bytes=budget)
@@ -179,4 +181,4 @@ def _mallopt(values: dict[int, int]) -> None:
 
 
 def _gib(size: int) -> str:
-    return f"{size / (1 << 30):.1f} GiB"
+    return f"{size / (1 << 30):.2f} GiB"
