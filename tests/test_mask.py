@@ -84,9 +84,7 @@ def test_as_typed(folder: Path, tmp_path: Path) -> None:
     run_process("mask", tmp_path).assert_refused(1, "holds no result")
 
 
-def test_what_cannot_be_written_is_refused(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_cannot_be_written_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"ends in \.ome\.tiff or \.dcm, got .*m\.png"):
         mask(folder / "aperio", tmp_path / "m.png")
     with pytest.raises(UsageError, match="--level must be one of the mask's, 0 to 1, got 7"):

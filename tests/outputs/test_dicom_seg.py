@@ -136,9 +136,15 @@ def test_names_that_are_long_or_no_glass_among_the_classes(slide: Path, tmp_path
 def test_what_is_no_place_for_a_segmentation_is_refused(slide: Path, slides: Path, tmp_path: Path) -> None:
     with pytest.raises(SlideError, match=r"is not DICOM, .*write the mask as \.ome\.tiff"):
         read_finest(slides / "CMU-1-Small-Region.svs")
-    lacking = slides / "multi_frame_jpeg_camelyon_challenge_image.dcm"
     with pytest.raises(SlideError, match="lacks TotalPixelMatrixOriginSequence"):
-        read_finest(lacking)
+        read_finest(slides / "multi_frame_jpeg_camelyon_challenge_image.dcm")
+    for keyword in ("FrameOfReferenceUID", "PixelMeasuresSequence"):
+        lacking = pydicom.dcmread(slide)
+        del (lacking if keyword in lacking else lacking.SharedFunctionalGroupsSequence[0])[keyword]
+        (tmp_path / keyword).mkdir()
+        lacking.save_as(tmp_path / keyword / "level-0.dcm")
+        with pytest.raises(SlideError, match=f"lacks {keyword}"):
+            read_finest(tmp_path / keyword / "level-0.dcm")
     label = pydicom.dcmread(slide)
     label.ImageType = ["ORIGINAL", "PRIMARY", "LABEL", "NONE"]
     (tmp_path / "alone").mkdir()

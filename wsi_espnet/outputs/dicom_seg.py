@@ -39,10 +39,9 @@ SCHEME = "99WSIESPNET"
 CODE_LENGTH = 16
 """Characters that a code holds at most (value representation SH, DICOM PS3.5, 6.2)."""
 
-PLACE = (
-    "FrameOfReferenceUID", "TotalPixelMatrixOriginSequence", "ImageOrientationSlide", "SharedFunctionalGroupsSequence"
-)  # fmt: skip
-"""Where px of a slide lie on the glass: type 1 in DICOM PS3.3, C.8.12.4, and yet not in all files."""
+PLACE = ("FrameOfReferenceUID", "TotalPixelMatrixOriginSequence", "ImageOrientationSlide", "PixelMeasuresSequence")
+"""Where px of a slide lie on the glass: type 1 in DICOM PS3.3, C.8.12.4, and yet not in all files. The last one belongs
+to what all frames share."""
 
 MAY_BE_EMPTY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime"
@@ -84,9 +83,8 @@ def read_finest(slide: Path) -> pydicom.Dataset:
     if not levels:
         raise SlideError(f"{slide} is DICOM, but no level of a whole slide lies beside it in {slide.parent}")
     finest = max(levels, key=lambda level: int(level.get("TotalPixelMatrixColumns", 0)))
-    missing = [keyword for keyword in PLACE if keyword not in finest]
-    if not missing and "PixelMeasuresSequence" not in finest.SharedFunctionalGroupsSequence[0]:
-        missing = ["PixelMeasuresSequence"]
+    shared = finest.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()]
+    missing = [keyword for keyword in PLACE if keyword not in finest and keyword not in shared[0]]
     if missing:
         raise SlideError(
             f"{slide} does not say where on the glass it lies (its DICOM lacks {', '.join(missing)}), which a DICOM "
