@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from small import blobs, small_slide, tiny_model
 
 from wsi_espnet.cohort.manifest import read_entries
 from wsi_espnet.errors import UsageError
+from wsi_espnet.segment import segment
 
 
 def touch(*paths: Path) -> None:
@@ -22,6 +24,16 @@ def test_a_folder_is_searched_to_its_depth_and_names_keep_its_folders(tmp_path: 
     found = read_entries([tmp_path])
     assert [entry.name for entry in found] == ["b", "c", "case 1/a", "d"]
     assert all(entry.slide.is_absolute() and entry.slide.exists() for entry in found)
+
+
+def test_results_in_a_folder_are_no_slides(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    small_slide(tmp_path / "b.svs", blobs(260, 340))
+    segment(tmp_path / "b.svs", tmp_path / "out", model=tiny_model(tmp_path / "tiny.safetensors"), tissue="none")
+    touch(tmp_path / "a.svs", *(tmp_path / "out" / name for name in ("mask.ome.tiff", "mask.dcm", "other.tiff")))
+    touch(tmp_path / "mask.ome.tiff")  # beside no result
+    caplog.clear()
+    assert [entry.name for entry in read_entries([tmp_path])] == ["a", "b", "mask.ome", "out/other"]
+    assert caplog.text == ""
 
 
 def test_dicom_files_of_a_folder_are_left_out_aloud(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

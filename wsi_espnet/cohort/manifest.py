@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from wsi_espnet.errors import UsageError
+from wsi_espnet.outputs.opened import is_result
+from wsi_espnet.outputs.result import MASK_DICOM, MASK_TIFF
 
 SUFFIXES = frozenset({".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".czi"})
 """What files are taken from a folder: the formats of OpenSlide that keep a slide in one file or point to its files.
@@ -54,8 +56,9 @@ def read_entries(inputs: Sequence[str | Path]) -> list[Entry]:
     Parameters
     ----------
     inputs
-        A folder is searched, with all folders below it; a pattern holds ``*``, ``?`` or ``[`` (``**`` is any number of
-        folders); a ``.csv`` or ``.tsv`` is a table with a column ``path``; everything else is a slide.
+        A folder is searched, with all folders below it, for all but results of `segment`; a pattern holds ``*``, ``?``
+        or ``[`` (``**`` is any number of folders); a ``.csv`` or ``.tsv`` is a table with a column ``path``; everything
+        else is a slide.
 
     Raises
     ------
@@ -98,8 +101,12 @@ def _of_folder(folder: Path) -> list[Entry]:
 
 
 def _slides_below(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
+    paths = sorted(folder.iterdir())
+    results = [path for path in paths if is_result(path)]
+    # Masks in formats of slides: what `wsi-espnet mask` left beside a result.
+    masks = [folder / name for name in (MASK_TIFF, MASK_DICOM) if results]
+    for path in paths:
+        if path.name.startswith(".") or path in results or path in masks:
             continue
         if path.is_dir():
             if _is_zarr(path):

@@ -91,9 +91,9 @@ class OpenedResult:
 def find_result(path: str | Path) -> Path | None:
     """The ``.ome.zarr`` of a result: `path` itself, or the only one in the folder `path`; None if there is none."""
     path = Path(path)
-    if _is_result(path):
+    if is_result(path):
         return path
-    found = [inner for inner in sorted(path.glob("*.ome.zarr")) if _is_result(inner)] if path.is_dir() else []
+    found = [inner for inner in sorted(path.glob("*.ome.zarr")) if is_result(inner)] if path.is_dir() else []
     return found[0] if len(found) == 1 else None
 
 
@@ -147,7 +147,8 @@ def open_result(path: str | Path) -> OpenedResult:
     )
 
 
-def _is_result(path: Path) -> bool:
+def is_result(path: Path) -> bool:
+    """Whether a folder is the ``.ome.zarr`` of a result."""
     return (read_mark(path) or {}).get("kind") == KIND
 
 
