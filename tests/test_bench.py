@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from wsi_espnet.bench import frames, light, many, reading, robustness, seams, training
+from wsi_espnet.bench import frames, light, many, networks, reading, robustness, seams, training
 from wsi_espnet.bench.batch import shares
 from wsi_espnet.bench.process import measure
 from wsi_espnet.bench.report import Check, Report
@@ -22,7 +22,9 @@ from wsi_espnet.bench.slides import HELD_OUT, compose, held_out_images
 from wsi_espnet.bench.trace import Trace
 from wsi_espnet.data.glas import GLAS_MPP
 from wsi_espnet.errors import UsageError
+from wsi_espnet.models.card import UnitsConfig
 from wsi_espnet.models.catalog import find_model, read_card
+from wsi_espnet.models.networks import build
 from wsi_espnet.scores import iou
 from wsi_espnet.slides.source import open_source
 
@@ -217,6 +219,19 @@ def test_frames_are_timed_through_torch_and_onnx(shared: Path, tmp_path: Path, m
     assert set(ways) == {"torch", "onnxruntime"}
     assert all(way["fps"] >= 1 / way["slowest_s"] > 0 for way in ways.values())
     assert "128x64" in report.text()
+
+
+def test_networks_are_measured_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = (networks.NETWORKS[0], UnitsConfig(unit="mobilenet", classes=networks.CLASSES))
+    monkeypatch.setattr(networks, "NETWORKS", few)
+    monkeypatch.setattr(networks, "SIZE_PX", (128, 256))
+    report = networks.run(Settings(data=tmp_path, out=tmp_path, quick=True))
+    found = report.facts["networks"]
+    assert [one["parameters"] for one in found] == [sum(p.numel() for p in build(n).parameters()) for n in few]
+    # ESPNet's first convolution alone: 16 filters of 3 x 3 x 3 over a quarter of 64 x 128 px.
+    assert all(one["multiply_adds"] > 16 * 27 * 64 * 128 / 4 and one["seconds"] <= one["slowest_s"] for one in found)
+    assert report.rows[0][4] == "1.00"
+    assert "wanted" not in report.text()
 
 
 def test_a_round_of_light(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

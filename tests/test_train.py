@@ -230,6 +230,22 @@ def test_a_teacher_may_know_more_classes_but_no_fewer(shared: Path, streets: Pat
         run(streets, tmp_path / "wrong", run=once, loss=wrong)
 
 
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"architecture": "enet"}, "enet, 11 classes"),
+        ({"architecture": "esp-psp"}, "esp-psp, 11 classes"),
+        ({"architecture": "espnet-c-units", "unit": "resnet", "p": 1, "q": 1}, "of resnet, p 1, q 1, 11 classes"),
+    ],
+)
+def test_networks_of_the_comparison_are_trained_the_same_way(
+    streets: Path, tmp_path: Path, model: dict[str, Any], said: str
+) -> None:
+    done = run(streets, tmp_path / "run", model=model, run={"epochs": 1, "accumulate": 1, "repeats": 1})
+    assert str(load_model(done.model).card.network).endswith(said)
+    assert done.miou > 0
+
+
 def test_the_yardstick_is_trained_the_same_way_and_goes_on_from_its_like_alone(streets: Path, tmp_path: Path) -> None:
     unet = {"architecture": "unet", "width": 4}
     once = {"epochs": 1, "accumulate": 1, "repeats": 1}
@@ -237,7 +253,9 @@ def test_the_yardstick_is_trained_the_same_way_and_goes_on_from_its_like_alone(s
     assert str(load_model(done.model).card.network) == "unet, width 4, 11 classes"
     again = run(streets, tmp_path / "again", model=unet | {"init": str(done.model)}, run=once)
     assert load_model(again.model).card.source.count("all of ") == 1
-    with pytest.raises(UsageError, match="goes on from its like alone, with the same classes"):
+    with pytest.raises(
+        UsageError, match="this run asks for unet, width 8, 11 classes; where one of the two is no ESPNet"
+    ):
         run(streets, tmp_path / "wider", model=unet | {"width": 8, "init": str(done.model)}, run=once)
 
 

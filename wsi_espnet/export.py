@@ -16,7 +16,7 @@ from wsi_espnet.exporting.parity import Parity
 from wsi_espnet.exporting.qupath import qupath
 from wsi_espnet.exporting.triton import triton
 from wsi_espnet.exporting.tx2 import tx2
-from wsi_espnet.models.card import YARDSTICKS
+from wsi_espnet.models.card import EXPORTED
 from wsi_espnet.models.weights import load_model
 
 TARGETS: dict[str, Callable[[Request], Bundle]] = {
@@ -106,10 +106,10 @@ def export(
             )
     ensure_extra()
     loaded = load_model(model)
-    if loaded.card.network.architecture in YARDSTICKS:
+    if loaded.card.network.architecture not in EXPORTED:
         raise UsageError(
-            f"the model {loaded.card.name!r} is {loaded.card.network}, which is for `train`, `evaluate` and `predict`; "
-            "ESPNets are what is exported, choose one of these"
+            f"the model {loaded.card.name!r} is {loaded.card.network}, which has no form in ONNX that every target "
+            f"runs; what is exported are {', '.join(EXPORTED)}"
         )
     request = Request(
         loaded,

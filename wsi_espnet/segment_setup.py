@@ -12,7 +12,7 @@ from wsi_espnet.classes import UNLABELLED
 from wsi_espnet.errors import ScaleError, UsageError
 from wsi_espnet.geometry import ReadPlan
 from wsi_espnet.grid import Grid, Window, core_of_window
-from wsi_espnet.inference.backends import choose_backend, choose_execution, network_bytes
+from wsi_espnet.inference.backends import TORCH, choose_backend, choose_execution, network_bytes
 from wsi_espnet.inference.predictor import Execution
 from wsi_espnet.models.card import YARDSTICKS, ModelCard
 from wsi_espnet.slides.source import PixelSource
@@ -116,10 +116,10 @@ def decide(
     """
     chosen = choose_backend(model, backend, precision=precision)
     path, card = chosen.path, chosen.card
-    if card.network.architecture in YARDSTICKS:
+    if card.network.architecture in YARDSTICKS and (compiled or chosen.backend != TORCH):
         raise UsageError(
-            f"the model {card.name!r} is {card.network}, which is for `train`, `evaluate` and `predict`; windows of a "
-            "slide are planned for ESPNets, choose one of these"
+            f"the model {card.name!r} is {card.network}, which torch alone runs on slides, as it is; leave out "
+            "--backend and --compile"
         )
     plan = source.plan(_wanted_mpp(card, mpp), allow_upsampling=allow_upsampling)
     grid = _grid(plan, card, window=window, halo=halo, stitch=stitch)

@@ -75,7 +75,8 @@ def test_changes_are_typed_as_in_toml_and_may_make_tables(file: Path) -> None:
         ("run..epochs=1", "written key=value"),
         ("=1", "written key=value"),
         ("name.first=x", "name is a value, not a table"),
-        ("model.architecture=segnet", "model.architecture: .*'espnet-c', 'espnet', 'unet' or 'efficientnet-lite'"),
+        ("model.architecture=segnet", "model.architecture: .*'espnet-c', 'espnet', .*'unet' or 'efficientnet-lite'"),
+        ("model.unit=vgg", "model.unit: .*'mobilenet', 'shufflenet' or 'resnet'"),
         ("augment.crop_px=[60, 64]", r"augment.crop_px.0: .*multiple of 8.* got 60"),
         ("augment.scale=[2, 1]", "augment: scale must be"),
         ("augment.jpeg_quality=[90, 30]", "augment: jpeg_quality must be"),
@@ -88,6 +89,13 @@ def test_changes_are_typed_as_in_toml_and_may_make_tables(file: Path) -> None:
 def test_a_wrong_change_is_named(file: Path, change: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         read_config(file, changes=options_of([change]))
+
+
+def test_a_pspnet_needs_two_images_at_once(file: Path) -> None:
+    pspnet = "model.architecture=pspnet"
+    assert read_config(file, changes=options_of([pspnet, "run.batch=2"])).model.architecture == "pspnet"
+    with pytest.raises(UsageError, match=r"a pspnet normalises one px .* needs run\.batch of 2 or more"):
+        read_config(file, changes=options_of([pspnet, "run.batch=1"]))
 
 
 def test_two_stages_need_a_decoder_and_their_own_start(file: Path) -> None:

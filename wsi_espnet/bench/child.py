@@ -22,6 +22,7 @@ TASKS = {
     "monai": "baselines.monai_in_ram",
     "plain": "baselines.plain_loop",
     "train": "train_steps.time_steps",
+    "network": "network_pass.time_passes",
 }
 """What can be measured; a module is imported by its own tasks alone, because imports take memory too."""
 

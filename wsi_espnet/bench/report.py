@@ -55,8 +55,10 @@ class Report:
         """The table, notes and checks as lines of text."""
         lines = [f"{self.name}: {self.title}", "", *_table([self.columns, *self.rows]), ""]
         lines += [*self.notes, ""] if self.notes else []
-        wanted = [(c.what, c.wanted, c.got, "met" if c.met else "MISSED") for c in self.checks]
-        return "\n".join([*lines, *_table([("wanted of it", "", "got", ""), *wanted]), "", ""])
+        if self.checks:
+            wanted = [(c.what, c.wanted, c.got, "met" if c.met else "MISSED") for c in self.checks]
+            lines += [*_table([("wanted of it", "", "got", ""), *wanted]), ""]
+        return "\n".join([*lines, ""])
 
     def write(self, folder: Path) -> Path:
         """Write ``<name>.json`` with the machine that it was measured on."""

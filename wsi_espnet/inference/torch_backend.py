@@ -1,4 +1,4 @@
-"""ESPNet through torch: on the CPU in bands or compiled, on CUDA devices eager."""
+"""Networks through torch: ESPNet on the CPU in bands or compiled, all else and CUDA devices eager."""
 
 from __future__ import annotations
 
@@ -25,7 +25,17 @@ from wsi_espnet.inference.compiled import Run, compile_network, find_compiler
 from wsi_espnet.inference.predictor import Columns, Execution, Precision, Prediction
 from wsi_espnet.inference.segmenter import BandedSegmenter, Segmenter
 from wsi_espnet.models import espnet
-from wsi_espnet.models.card import ESPNET, ModelCard
+from wsi_espnet.models.card import (
+    EFFICIENTNET,
+    ENET,
+    ERFNET,
+    ESP_PSP,
+    ESPNET,
+    PSPNET,
+    UNET,
+    UNITS,
+    ModelCard,
+)
 from wsi_espnet.models.weights import load_model
 
 BYTES_PER_PX = {
@@ -37,6 +47,18 @@ BYTES_PER_PX = {
     ("whole", True): (165, 7.0),
     ("compiled", False): (170, 3.0),
     ("compiled", True): (105, 3.5),
+}
+
+YARDSTICK_BYTES_PER_PX = {
+    # In float32, at 3 classes, and for each class more. Peak of one pass over 1216 x 1216 px, as above. A lower
+    # precision takes up to twice as much where the processor has none of its own.
+    UNITS: (140, 9.0),
+    ESP_PSP: (400, 1.0),
+    ENET: (130, 9.6),
+    ERFNET: (80, 12.6),
+    PSPNET: (870, 0.0),
+    UNET: (1430, 0.0),  # of the usual width; a quarter of it takes 370
+    EFFICIENTNET: (370, 2.3),  # of size 4; size 0 takes 250
 }
 
 _SOURCES = (Path(segmenter.__file__), Path(espnet.__file__))
@@ -87,8 +109,12 @@ def in_bands(card: ModelCard, execution: Execution) -> bool:
 
 def network_bytes(work_px: int, *, card: ModelCard, execution: Execution) -> int:
     """Memory that one pass over `work_px` px on the CPU needs beside the weights, in bytes."""
-    way = "compiled" if execution.compiled else "bands" if in_bands(card, execution) else "whole"
-    base, per_class = BYTES_PER_PX[way, execution.precision != "fp32"]
+    lower = execution.precision != "fp32"
+    if card.network.architecture in YARDSTICK_BYTES_PER_PX:
+        base, per_class = (figure * (1 + lower) for figure in YARDSTICK_BYTES_PER_PX[card.network.architecture])
+    else:
+        way = "compiled" if execution.compiled else "bands" if in_bands(card, execution) else "whole"
+        base, per_class = BYTES_PER_PX[way, lower]
     return int(work_px * execution.batch * (base + per_class * max(0, len(card.classes) - 3)))
 
 

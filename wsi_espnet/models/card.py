@@ -13,11 +13,22 @@ from wsi_espnet.classes import ClassTable
 ENCODER = "encoder"
 ESPNET_C = "espnet-c"
 ESPNET = "espnet"
+UNITS = "espnet-c-units"
+ESP_PSP = "esp-psp"
+ENET = "enet"
+ERFNET = "erfnet"
+PSPNET = "pspnet"
 UNET = "unet"
 EFFICIENTNET = "efficientnet-lite"
 
-YARDSTICKS = (UNET, EFFICIENTNET)
-"""Networks to measure the ESPNet family against, or to teach it: no windows of slides, no exports."""
+YARDSTICKS = (UNITS, ESP_PSP, ENET, ERFNET, PSPNET, UNET, EFFICIENTNET)
+"""Networks beside the ESPNet family: to measure it against, to teach it, or for breast biopsies."""
+
+EXPORTED = (ENCODER, ESPNET_C, ESPNET, UNITS, ERFNET, UNET)
+"""Networks that leave as ONNX. ENet's unpooling and the averages of PSPNet and ESP-PSP have no form there for every
+size, and EfficientNet-Lite's padding has none in half precision."""
+
+Unit = Literal["mobilenet", "shufflenet", "resnet"]
 
 Triple = tuple[float, float, float]
 
@@ -57,6 +68,64 @@ class EspNetConfig(BaseModel):
     def __str__(self) -> str:
         skip = f", detail skip {self.skip}" if self.architecture == ESPNET else ""
         return f"{self.architecture}, p {self.p}, q {self.q}, {self.classes} classes{skip}"
+
+
+class UnitsConfig(BaseModel):
+    """ESPNet-C with another convolution unit in place of its pyramids: the paper's ablation.
+
+    Parameters
+    ----------
+    architecture
+        ``espnet-c-units``.
+    unit
+        Whose.
+    p, q
+        How many at stride 4 and at stride 8, as in `EspNetConfig`.
+    classes
+        Number of output channels, at least 2.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    architecture: Literal["espnet-c-units"] = "espnet-c-units"
+    unit: Unit
+    p: Annotated[int, Field(ge=0, le=64)] = 2
+    q: Annotated[int, Field(ge=0, le=64)] = 8
+    classes: Annotated[int, Field(ge=2, le=255)]
+
+    @property
+    def stride(self) -> int:
+        """Input px per output px and axis."""
+        return 8
+
+    def __str__(self) -> str:
+        return f"{self.architecture} of {self.unit}, p {self.p}, q {self.q}, {self.classes} classes"
+
+
+class BaselineConfig(BaseModel):
+    """A published network that has one form.
+
+    Parameters
+    ----------
+    architecture
+        ``enet``, ``erfnet`` and ``pspnet``, which the paper compares ESPNet with, or ``esp-psp``, its sister for breast
+        biopsies.
+    classes
+        Number of output channels, at least 2.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    architecture: Literal["enet", "erfnet", "pspnet", "esp-psp"]
+    classes: Annotated[int, Field(ge=2, le=255)]
+
+    @property
+    def stride(self) -> int:
+        """Input px per output px and axis."""
+        return 1
+
+    def __str__(self) -> str:
+        return f"{self.architecture}, {self.classes} classes"
 
 
 class UNetConfig(BaseModel):
@@ -115,7 +184,7 @@ class EfficientNetConfig(BaseModel):
         return f"{self.architecture}{self.size}, {self.classes} classes"
 
 
-NetworkConfig = EspNetConfig | UNetConfig | EfficientNetConfig
+NetworkConfig = EspNetConfig | UnitsConfig | BaselineConfig | UNetConfig | EfficientNetConfig
 """Any network that a model file may hold."""
 
 StoredNetwork = Annotated[NetworkConfig, Field(discriminator="architecture")]

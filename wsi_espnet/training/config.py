@@ -12,11 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from wsi_espnet.models.card import (
     ESPNET,
+    PSPNET,
+    BaselineConfig,
     EfficientNetConfig,
     EspNetConfig,
     NetworkConfig,
     Normalisation,
     UNetConfig,
+    Unit,
+    UnitsConfig,
 )
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -60,8 +64,10 @@ class ModelConfig(Section):
     Parameters
     ----------
     architecture, p, q, skip
-        As in `EspNetConfig`; the number of classes is the data set's. ``unet`` is the yardstick and
-        ``efficientnet-lite`` a teacher, both without p, q and skip.
+        As in `EspNetConfig`; the number of classes is the data set's. ``espnet-c-units`` takes p and q too;
+        ``esp-psp``, ``enet``, ``erfnet``, ``pspnet``, ``unet`` and ``efficientnet-lite`` have none of these.
+    unit
+        Of ``espnet-c-units``, as in `UnitsConfig`.
     width
         Of a ``unet``, as in `UNetConfig`.
     size
@@ -80,10 +86,22 @@ class ModelConfig(Section):
         From 8-bit RGB to the input; None takes that of `init`, or else what is measured on the training split.
     """
 
-    architecture: Literal["encoder", "espnet-c", "espnet", "unet", "efficientnet-lite"] = "espnet"
+    architecture: Literal[
+        "encoder",
+        "espnet-c",
+        "espnet",
+        "espnet-c-units",
+        "esp-psp",
+        "enet",
+        "erfnet",
+        "pspnet",
+        "unet",
+        "efficientnet-lite",
+    ] = "espnet"
     p: Annotated[int, Field(ge=0, le=64)] = 2
     q: Annotated[int, Field(ge=0, le=64)] = 8
     skip: Literal[16, 19] = 19
+    unit: Unit = "mobilenet"
     width: Annotated[int, Field(ge=1, le=256)] = 64
     size: Annotated[int, Field(ge=0, le=4)] = 2
     init: str | None = None
@@ -94,11 +112,17 @@ class ModelConfig(Section):
 
     def network(self, classes: int) -> NetworkConfig:
         """The network for that many classes."""
-        if self.architecture == "unet":  # the words themselves, which a type checker follows
-            return UNetConfig(width=self.width, classes=classes)
-        if self.architecture == "efficientnet-lite":
-            return EfficientNetConfig(size=self.size, classes=classes)
-        return EspNetConfig(architecture=self.architecture, p=self.p, q=self.q, classes=classes, skip=self.skip)
+        match self.architecture:  # the words themselves, which a type checker follows
+            case "espnet-c-units":
+                return UnitsConfig(unit=self.unit, p=self.p, q=self.q, classes=classes)
+            case "esp-psp" | "enet" | "erfnet" | "pspnet":
+                return BaselineConfig(architecture=self.architecture, classes=classes)
+            case "unet":
+                return UNetConfig(width=self.width, classes=classes)
+            case "efficientnet-lite":
+                return EfficientNetConfig(size=self.size, classes=classes)
+            case "encoder" | "espnet-c" | "espnet":
+                return EspNetConfig(architecture=self.architecture, p=self.p, q=self.q, classes=classes, skip=self.skip)
 
 
 class AugmentConfig(Section):
@@ -358,4 +382,6 @@ class TrainConfig(Section):
     def _ensure_batches_for_batch_norm(self) -> TrainConfig:
         if self.run.batch * self.augment.crop_px[0] * self.augment.crop_px[1] <= 64:
             raise ValueError("a batch has one px at stride 8, too little for batch normalisation")
+        if self.model.architecture == PSPNET and self.run.batch < 2:
+            raise ValueError("a pspnet normalises one px of each image's coarsest map and needs run.batch of 2 or more")
         return self

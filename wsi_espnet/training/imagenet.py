@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from wsi_espnet.errors import DependencyError
+from wsi_espnet.models.baselines.efficientnet import EfficientNet
 from wsi_espnet.models.card import Normalisation
-from wsi_espnet.models.efficientnet import EfficientNet
 
 IMAGENET = "imagenet"
 """What `model.init` says."""

@@ -16,6 +16,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from wsi_espnet.classes import UNLABELLED
 from wsi_espnet.errors import UsageError
+from wsi_espnet.models.baselines.units import UnitsNet
 from wsi_espnet.models.card import Normalisation
 from wsi_espnet.models.espnet import CoarseNet
 from wsi_espnet.models.networks import Network
@@ -193,7 +194,7 @@ class SegmentationModule(pl.LightningModule):
 
 def fine_and_coarse(network: Network, pixels: Tensor) -> tuple[Tensor | None, Tensor]:
     """Logits at full resolution (None without a decoder), and at stride 8."""
-    if isinstance(network, CoarseNet):
+    if isinstance(network, CoarseNet | UnitsNet):
         return None, network(pixels)
     return network.fine_and_coarse(pixels)
 

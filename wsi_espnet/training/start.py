@@ -11,8 +11,8 @@ from torch import nn
 
 from wsi_espnet.classes import ClassTable
 from wsi_espnet.errors import UsageError
-from wsi_espnet.models.card import EFFICIENTNET, ENCODER, ModelCard, Normalisation
-from wsi_espnet.models.efficientnet import EfficientNet
+from wsi_espnet.models.baselines.efficientnet import EfficientNet
+from wsi_espnet.models.card import EFFICIENTNET, ENCODER, ModelCard, NetworkConfig, Normalisation
 from wsi_espnet.models.espnet import CoarseNet, Encoder, EspNet
 from wsi_espnet.models.importer import import_pth
 from wsi_espnet.models.networks import Network, build
@@ -57,14 +57,15 @@ def start(config: ModelConfig, classes: ClassTable) -> Start:
     UsageError
         It is of another architecture, p or q, or `init_classes` names a class that is not there.
     """
-    network = build(config.network(len(classes)))
+    wanted = config.network(len(classes))
+    network = build(wanted)
     if config.init is None:
         return Start(network, None, "random weights")
     if config.init == IMAGENET:
         return _imagenet(network, config)
     module, card, origin = _read(config.init)
     if not isinstance(network, ESPNETS) or not isinstance(module, ESPNETS):
-        return _whole(network, module, card, origin)
+        return _whole(network, wanted, module, card, origin)
     _ensure_fits(config, module)
     theirs = _theirs(classes, card.classes, config.init_classes)
     whole = config.init_part == "all" and theirs == list(range(len(card.classes)))
@@ -89,14 +90,12 @@ def _imagenet(network: Network, config: ModelConfig) -> Start:
     return Start(network, INPUT, copy_imagenet(network, config.size))
 
 
-def _whole(network: Network, module: Network, card: ModelCard, origin: str) -> Start:
+def _whole(network: Network, wanted: NetworkConfig, module: Network, card: ModelCard, origin: str) -> Start:
     """All of a network that has no encoder which another one could go on from."""
-    if {key: t.shape for key, t in network.state_dict().items()} != {
-        k: t.shape for k, t in module.state_dict().items()
-    }:
+    if card.network != wanted:
         raise UsageError(
-            f"{origin} is {card.network}, which is not what model.architecture, width, size and the data set's classes "
-            "ask for; a unet or efficientnet-lite goes on from its like alone, with the same classes"
+            f"{origin} is {card.network}, and this run asks for {wanted}; where one of the two is no ESPNet, both must "
+            "be the same, classes included"
         )
     network.load_state_dict(module.state_dict())
     return Start(network, card.normalisation, f"all of {origin}")

@@ -16,9 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsi_espnet.models.card import EfficientNetConfig
-
-MULTIPLE = 32
-"""Sides are halved five times."""
+from wsi_espnet.models.full_size import FullSizeNet
 
 WIDTH_DEPTH = ((1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8))
 """What channels and blocks of Lite0 to Lite4 are multiplied by."""
@@ -97,10 +95,10 @@ def normalisation(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=1e-3)
 
 
-class EfficientNet(nn.Module):
+class EfficientNet(FullSizeNet):
     """EfficientNet-Lite up to its last stage, and a decoder of about half as many operations."""
 
-    stride = 1
+    multiple = 32
 
     def __init__(self, config: EfficientNetConfig) -> None:
         super().__init__()
@@ -142,11 +140,6 @@ class EfficientNet(nn.Module):
             below = channels_out
         self.classifier = nn.Conv2d(below, config.classes, 1)
 
-    def fine_and_coarse(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, C, H, W), and their means over 8 x 8 px, for what asks for logits at stride 8."""
-        fine = self(x)
-        return fine, F.avg_pool2d(fine, 8, ceil_mode=True)
-
     def seen(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> what the encoder sees at strides 2, 4, 8, 16 and 32."""
         maps = []
@@ -157,12 +150,10 @@ class EfficientNet(nn.Module):
                 maps.append(y)
         return maps
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) of any size -> logits (B, C, H, W); sides are lengthened to multiples of 32 inside."""
-        rows, columns = -x.shape[-2] % MULTIPLE, -x.shape[-1] % MULTIPLE
-        *maps, y = self.seen(F.pad(x, (0, columns, 0, rows), mode="replicate") if rows or columns else x)
+    def logits(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W), sides multiples of 32 -> (B, C, H, W)."""
+        *maps, y = self.seen(x)
         for join, seen in zip(self.join, reversed(maps), strict=True):
             enlarged = F.interpolate(y, seen.shape[-2:], mode="bilinear", align_corners=False)
             y = join(torch.cat([enlarged, seen], dim=1))
-        logits: Tensor = F.interpolate(self.classifier(y), scale_factor=2.0, mode="bilinear", align_corners=False)
-        return logits[..., : x.shape[-2], : x.shape[-1]]
+        return F.interpolate(self.classifier(y), scale_factor=2.0, mode="bilinear", align_corners=False)

@@ -13,9 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsi_espnet.models.card import UNetConfig
-
-MULTIPLE = 16
-"""Sides are halved four times."""
+from wsi_espnet.models.full_size import FullSizeNet
 
 
 class DoubleConv(nn.Sequential):
@@ -46,10 +44,10 @@ class Up(nn.Module):
         return joined
 
 
-class UNet(nn.Module):
+class UNet(FullSizeNet):
     """Five levels of `width`, 2, 4, 8 and 16 times as many channels; 31.0 M parameters at a width of 64."""
 
-    stride = 1
+    multiple = 16
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -59,19 +57,12 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(Up(b, a) for a, b in reversed(list(pairwise(widths))))
         self.classifier = nn.Conv2d(widths[0], config.classes, 1)
 
-    def fine_and_coarse(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, C, H, W), and their means over 8 x 8 px, for what asks for logits at stride 8."""
-        fine = self(x)
-        return fine, F.avg_pool2d(fine, 8, ceil_mode=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) of any size -> logits (B, C, H, W); sides are lengthened to multiples of 16 inside."""
-        rows, columns = -x.shape[-2] % MULTIPLE, -x.shape[-1] % MULTIPLE
-        seen = [self.first(F.pad(x, (0, columns, 0, rows), mode="replicate") if rows or columns else x)]
+    def logits(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W), sides multiples of 16 -> (B, C, H, W)."""
+        seen = [self.first(x)]
         for down in self.down:
             seen.append(down(F.max_pool2d(seen[-1], 2)))
         y = seen.pop()  # (B, 16 width, H/16, W/16)
         for up in self.up:
             y = up(y, seen.pop())
-        logits: Tensor = self.classifier(y)
-        return logits[..., : x.shape[-2], : x.shape[-1]]
+        return self.classifier(y)  # type: ignore[no-any-return]

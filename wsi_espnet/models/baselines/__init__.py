@@ -1,0 +1,1 @@
+"""Networks that the ESPNet family is measured against, or learns from."""
