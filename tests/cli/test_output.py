@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,11 @@ from small import Call, blobs, command, differing_files, run_process, small_slid
 
 from wsi_espnet.cli import say
 from wsi_espnet.segment import segment
+
+
+def test_the_version_is_that_of_the_installed_package(wsi_espnet: Call) -> None:
+    told = wsi_espnet("--version")
+    assert (told.status, told.out, told.err) == (0, f"wsi-espnet {version('wsi_espnet')}\n", "")
 
 
 def test_segment_prints_areas_and_places(bench: Path, tmp_path: Path, wsi_espnet: Call) -> None:

@@ -9,6 +9,7 @@ import sys
 
 import typer
 
+from wsi_espnet import __version__
 from wsi_espnet.cli import (
     batch,
     data,
@@ -56,9 +57,18 @@ app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"wsi-espnet {__version__}\n")
+        raise typer.Exit
+
+
 @app.callback()
 def main(
     verbose: bool = typer.Option(False, "--verbose", "-v", help="Say more about what is done."),
+    version: bool = typer.Option(
+        False, "--version", is_eager=True, callback=_version, help="Say which version this is."
+    ),
 ) -> None:
     """Whole-slide segmentation with ESPNet: from a slide to a tissue-class mask."""
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
