@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wsi_espnet.models.card import EspNetConfig
 from wsi_espnet.models.espnet import EspNet, build
+from wsi_espnet.models.network_config import EspNetConfig
 
 MEAN, SCALE = torch.tensor([90.0, 130.0, 170.0]), torch.tensor([0.02, 0.015, 0.03])
 

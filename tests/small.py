@@ -21,8 +21,9 @@ from scipy.ndimage import gaussian_filter
 from slides.make import write_slide
 
 from wsi_espnet.classes import ClassTable, TissueClass
-from wsi_espnet.models.card import EspNetConfig, ModelCard, Normalisation
+from wsi_espnet.models.card import ModelCard, Normalisation
 from wsi_espnet.models.espnet import build
+from wsi_espnet.models.network_config import EspNetConfig
 from wsi_espnet.models.weights import save_model
 from wsi_espnet.outputs.result import SLIDE
 from wsi_espnet.resume import KEY

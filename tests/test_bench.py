@@ -22,8 +22,8 @@ from wsi_espnet.bench.slides import HELD_OUT, compose, held_out_images
 from wsi_espnet.bench.trace import Trace
 from wsi_espnet.data.glas import GLAS_MPP
 from wsi_espnet.errors import UsageError
-from wsi_espnet.models.card import UnitsConfig
 from wsi_espnet.models.catalog import find_model, read_card
+from wsi_espnet.models.network_config import UnitsConfig
 from wsi_espnet.models.networks import build
 from wsi_espnet.scores import iou
 from wsi_espnet.slides.source import open_source

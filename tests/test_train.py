@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from wsi_espnet.errors import ResumeError, UsageError
-from wsi_espnet.models.card import EspNetConfig
 from wsi_espnet.models.importer import import_pth
+from wsi_espnet.models.network_config import EspNetConfig
 from wsi_espnet.models.weights import load_model, save_model
 from wsi_espnet.train import TrainResult, train
 from wsi_espnet.training.config import TrainConfig

@@ -16,7 +16,7 @@ from wsi_espnet.exporting.parity import Parity
 from wsi_espnet.exporting.qupath import qupath
 from wsi_espnet.exporting.triton import triton
 from wsi_espnet.exporting.tx2 import tx2
-from wsi_espnet.models.card import EXPORTED
+from wsi_espnet.models.network_config import EXPORTED
 from wsi_espnet.models.weights import load_model
 
 TARGETS: dict[str, Callable[[Request], Bundle]] = {

@@ -14,7 +14,8 @@ from wsi_espnet.geometry import ReadPlan
 from wsi_espnet.grid import Grid, Window, core_of_window
 from wsi_espnet.inference.backends import TORCH, choose_backend, choose_execution, network_bytes
 from wsi_espnet.inference.predictor import Execution
-from wsi_espnet.models.card import YARDSTICKS, ModelCard
+from wsi_espnet.models.card import ModelCard
+from wsi_espnet.models.network_config import YARDSTICKS
 from wsi_espnet.slides.source import PixelSource
 from wsi_espnet.slides.stored_tissue import tissue_digest
 from wsi_espnet.slides.tissue import TissueMask, everything, find_tissue, load_tissue

@@ -13,7 +13,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from wsi_espnet.atomic import write_bytes_atomic
 from wsi_espnet.data.adapter import Dataset
 from wsi_espnet.errors import UsageError
-from wsi_espnet.models.card import ESPNET_C, ModelCard
+from wsi_espnet.models.card import ModelCard
+from wsi_espnet.models.network_config import ESPNET_C
 from wsi_espnet.models.weights import save_model
 from wsi_espnet.training.callbacks import Keeper, Logbook, TrainProgress, best_row
 from wsi_espnet.training.config import RunConfig, TrainConfig

@@ -16,9 +16,10 @@ from wsi_espnet.errors import ModelError, UsageError
 from wsi_espnet.inference.compiled import compile_network, digest
 from wsi_espnet.inference.predictor import Execution, Precision
 from wsi_espnet.inference.torch_backend import TorchPredictor, choose_execution, network_bytes
-from wsi_espnet.models.card import EspNetConfig, ModelCard, Normalisation
+from wsi_espnet.models.card import ModelCard, Normalisation
 from wsi_espnet.models.catalog import class_table, find_model, read_card
 from wsi_espnet.models.espnet import build
+from wsi_espnet.models.network_config import EspNetConfig
 from wsi_espnet.models.weights import save_model
 
 FP32 = Execution("cpu", "fp32", compiled=False, batch=1)

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from wsi_espnet.models.card import EspNetConfig, ModelCard, Normalisation
+from wsi_espnet.models.card import ModelCard, Normalisation
 from wsi_espnet.models.catalog import class_table
+from wsi_espnet.models.network_config import EspNetConfig
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from wsi_espnet.models.card import EspNetConfig, ModelCard, Normalisation
+from wsi_espnet.models.card import ModelCard, Normalisation
 from wsi_espnet.models.catalog import class_table
+from wsi_espnet.models.network_config import EspNetConfig
 
 MakeCard = Callable[..., ModelCard]
 

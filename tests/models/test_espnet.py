@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from wsi_espnet.models.card import EspNetConfig
 from wsi_espnet.models.espnet import CoarseNet, EspNet, build, pad_to_multiple
+from wsi_espnet.models.network_config import EspNetConfig
 
 # (classes, q) -> ESPNet-C, ESPNet with skip 16, ESPNet with skip 19; counted on the authors' own code, p = 2.
 COUNTS = {

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from wsi_espnet.errors import ModelError
-from wsi_espnet.models.card import EspNetConfig, Normalisation
+from wsi_espnet.models.card import Normalisation
 from wsi_espnet.models.espnet import build
 from wsi_espnet.models.importer import import_pth
+from wsi_espnet.models.network_config import EspNetConfig
 from wsi_espnet.models.weights import load_model, save_model
 
 # file -> parity vector, architecture, q, classes, skip

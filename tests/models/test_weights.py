@@ -12,9 +12,10 @@ import safetensors.torch
 import torch
 
 from wsi_espnet.errors import ModelError, OutputError
-from wsi_espnet.models.card import EspNetConfig, ModelCard
+from wsi_espnet.models.card import ModelCard
 from wsi_espnet.models.catalog import CARD_KEY, read_card
 from wsi_espnet.models.espnet import build
+from wsi_espnet.models.network_config import EspNetConfig
 from wsi_espnet.models.weights import load_model, save_model
 
 MakeCard = Callable[..., ModelCard]

@@ -17,17 +17,17 @@ from torch import nn
 from wsi_espnet.errors import UsageError
 from wsi_espnet.export import export
 from wsi_espnet.models.baselines.efficientnet import EfficientNet
-from wsi_espnet.models.card import (
+from wsi_espnet.models.card import ModelCard
+from wsi_espnet.models.catalog import read_card
+from wsi_espnet.models.full_size import DoublingConv
+from wsi_espnet.models.network_config import (
     EXPORTED,
     BaselineConfig,
     EfficientNetConfig,
-    ModelCard,
     NetworkConfig,
     UNetConfig,
     UnitsConfig,
 )
-from wsi_espnet.models.catalog import read_card
-from wsi_espnet.models.full_size import DoublingConv
 from wsi_espnet.models.networks import build, logits_layer
 from wsi_espnet.models.weights import load_model, save_model
 from wsi_espnet.segment import segment

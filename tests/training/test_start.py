@@ -11,9 +11,9 @@ from small import CLASSES, tiny_model
 
 from wsi_espnet.classes import ClassTable
 from wsi_espnet.errors import DependencyError, UsageError
-from wsi_espnet.models.card import EspNetConfig
 from wsi_espnet.models.catalog import class_table
 from wsi_espnet.models.espnet import build
+from wsi_espnet.models.network_config import EspNetConfig
 from wsi_espnet.models.weights import load_model
 from wsi_espnet.training.config import ModelConfig
 from wsi_espnet.training.imagenet import INPUT

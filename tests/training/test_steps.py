@@ -7,8 +7,8 @@ import itertools
 import pytest
 import torch
 
-from wsi_espnet.models.card import EspNetConfig
 from wsi_espnet.models.espnet import build
+from wsi_espnet.models.network_config import EspNetConfig
 from wsi_espnet.training.config import OptimiserConfig, ScheduleConfig
 from wsi_espnet.training.steps import average_decay, make_optimiser, move_average, rate_factor
 

@@ -10,7 +10,7 @@ import torch
 from pydantic import TypeAdapter
 from torch.utils.flop_counter import FlopCounterMode
 
-from wsi_espnet.models.card import StoredNetwork
+from wsi_espnet.models.network_config import StoredNetwork
 from wsi_espnet.models.networks import build
 
 

@@ -9,7 +9,7 @@ import torch
 from wsi_espnet.bench.process import Measured, measure
 from wsi_espnet.bench.report import Report, gib
 from wsi_espnet.bench.settings import Settings
-from wsi_espnet.models.card import BaselineConfig, EspNetConfig, NetworkConfig, UNetConfig, UnitsConfig
+from wsi_espnet.models.network_config import BaselineConfig, EspNetConfig, NetworkConfig, UNetConfig, UnitsConfig
 
 CLASSES = 20
 """The authors' Cityscapes networks have as many."""

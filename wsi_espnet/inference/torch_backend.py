@@ -25,17 +25,8 @@ from wsi_espnet.inference.compiled import Run, compile_network, find_compiler
 from wsi_espnet.inference.predictor import Columns, Execution, Precision, Prediction
 from wsi_espnet.inference.segmenter import BandedSegmenter, Segmenter
 from wsi_espnet.models import espnet
-from wsi_espnet.models.card import (
-    EFFICIENTNET,
-    ENET,
-    ERFNET,
-    ESP_PSP,
-    ESPNET,
-    PSPNET,
-    UNET,
-    UNITS,
-    ModelCard,
-)
+from wsi_espnet.models.card import ModelCard
+from wsi_espnet.models.network_config import EFFICIENTNET, ENET, ERFNET, ESP_PSP, ESPNET, PSPNET, UNET, UNITS
 from wsi_espnet.models.weights import load_model
 
 BYTES_PER_PX = {

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsi_espnet.models.card import BaselineConfig
 from wsi_espnet.models.espnet import BN_EPS
 from wsi_espnet.models.full_size import FullSizeNet
+from wsi_espnet.models.network_config import BaselineConfig
 
 DILATIONS = (1, 2, 4, 8)
 """K = 4 branches, and as many parts of the channels."""

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsi_espnet.models.card import ENCODER, ESPNET, EspNetConfig
+from wsi_espnet.models.network_config import ENCODER, ESPNET, EspNetConfig
 
 BN_EPS = 1e-3
 """The authors' value (Model.py, every BatchNorm2d); torch's own default is 1e-5."""

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from wsi_espnet.errors import ModelError
-from wsi_espnet.models.card import EspNetConfig, ModelCard, Normalisation
+from wsi_espnet.models.card import ModelCard, Normalisation
 from wsi_espnet.models.catalog import class_table
 from wsi_espnet.models.espnet import CoarseNet, EspNet, build
+from wsi_espnet.models.network_config import EspNetConfig
 from wsi_espnet.models.weights import ensure_same_tensors
 
 REPOSITORY = "github.com/sacmehta/ESPNet@afe71c38edaee3514ca44e0adcafdf36109bf437"

@@ -13,7 +13,10 @@ from wsi_espnet.models.baselines.erfnet import ERFNet
 from wsi_espnet.models.baselines.pspnet import PSPNet
 from wsi_espnet.models.baselines.unet import UNet
 from wsi_espnet.models.baselines.units import UnitsNet
-from wsi_espnet.models.card import (
+from wsi_espnet.models.esp_psp import EspPsp
+from wsi_espnet.models.espnet import CoarseNet, EspNet
+from wsi_espnet.models.full_size import FullSizeNet
+from wsi_espnet.models.network_config import (
     ENET,
     ERFNET,
     ESP_PSP,
@@ -24,9 +27,6 @@ from wsi_espnet.models.card import (
     NetworkConfig,
     UnitsConfig,
 )
-from wsi_espnet.models.esp_psp import EspPsp
-from wsi_espnet.models.espnet import CoarseNet, EspNet
-from wsi_espnet.models.full_size import FullSizeNet
 
 Network = CoarseNet | EspNet | UnitsNet | FullSizeNet
 """Each has an attribute ``stride`` (1 or 8): input px per px of its logits."""

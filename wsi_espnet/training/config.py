@@ -10,14 +10,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from wsi_espnet.models.card import (
+from wsi_espnet.models.card import Normalisation
+from wsi_espnet.models.network_config import (
     ESPNET,
     PSPNET,
     BaselineConfig,
     EfficientNetConfig,
     EspNetConfig,
     NetworkConfig,
-    Normalisation,
     UNetConfig,
     Unit,
     UnitsConfig,

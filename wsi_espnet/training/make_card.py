@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from math import isnan
 
 from wsi_espnet.classes import ClassTable
-from wsi_espnet.models.card import ModelCard, NetworkConfig, Normalisation
+from wsi_espnet.models.card import ModelCard, Normalisation
+from wsi_espnet.models.network_config import NetworkConfig
 from wsi_espnet.scores import Scores
 from wsi_espnet.training.config import TrainConfig
 

@@ -12,9 +12,10 @@ from torch import nn
 from wsi_espnet.classes import ClassTable
 from wsi_espnet.errors import UsageError
 from wsi_espnet.models.baselines.efficientnet import EfficientNet
-from wsi_espnet.models.card import EFFICIENTNET, ENCODER, ModelCard, NetworkConfig, Normalisation
+from wsi_espnet.models.card import ModelCard, Normalisation
 from wsi_espnet.models.espnet import CoarseNet, Encoder, EspNet
 from wsi_espnet.models.importer import import_pth
+from wsi_espnet.models.network_config import EFFICIENTNET, ENCODER, NetworkConfig
 from wsi_espnet.models.networks import Network, build
 from wsi_espnet.models.weights import load_model
 from wsi_espnet.training.config import ModelConfig

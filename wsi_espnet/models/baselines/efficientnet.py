@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsi_espnet.models.card import EfficientNetConfig
 from wsi_espnet.models.full_size import FullSizeNet
+from wsi_espnet.models.network_config import EfficientNetConfig
 
 WIDTH_DEPTH = ((1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8))
 """What channels and blocks of Lite0 to Lite4 are multiplied by."""

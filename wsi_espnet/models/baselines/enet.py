@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsi_espnet.models.card import BaselineConfig
 from wsi_espnet.models.full_size import DoublingConv, FullSizeNet
+from wsi_espnet.models.network_config import BaselineConfig
 
 Kind = Literal["plain", "asymmetric"] | int
 """What a bottleneck's middle convolution is: 3x3, 5x1 after 1x5, or 3x3 of that dilation."""

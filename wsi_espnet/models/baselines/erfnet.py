@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsi_espnet.models.card import BaselineConfig
 from wsi_espnet.models.full_size import DoublingConv, FullSizeNet
+from wsi_espnet.models.network_config import BaselineConfig
 
 BN_EPS = 1e-3
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsi_espnet.models.card import BaselineConfig
 from wsi_espnet.models.full_size import FullSizeNet
+from wsi_espnet.models.network_config import BaselineConfig
 
 STEM = (64, 64, 128)
 """Channels of the three convolutions, of which the first halves the sides."""

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsi_espnet.models.card import UNetConfig
 from wsi_espnet.models.full_size import FullSizeNet
+from wsi_espnet.models.network_config import UNetConfig
 
 
 class DoubleConv(nn.Sequential):

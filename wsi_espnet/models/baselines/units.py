@@ -13,8 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from wsi_espnet.models.card import EspNetConfig, Unit, UnitsConfig
 from wsi_espnet.models.espnet import Conv, ConvNormAct, Encoder, NormAct, pad_to_multiple
+from wsi_espnet.models.network_config import EspNetConfig, Unit, UnitsConfig
 
 SHUFFLE_GROUPS = 4
 """Groups of the 1x1 convolutions, and inner channels over outer ones: Zhang et al. 2017, arXiv 1707.01083."""

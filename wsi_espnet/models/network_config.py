@@ -1,0 +1,185 @@
+"""Which network a model file holds: a frozen value for each family. No torch here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+ENCODER = "encoder"
+ESPNET_C = "espnet-c"
+ESPNET = "espnet"
+UNITS = "espnet-c-units"
+ESP_PSP = "esp-psp"
+ENET = "enet"
+ERFNET = "erfnet"
+PSPNET = "pspnet"
+UNET = "unet"
+EFFICIENTNET = "efficientnet-lite"
+
+YARDSTICKS = (UNITS, ESP_PSP, ENET, ERFNET, PSPNET, UNET, EFFICIENTNET)
+"""Networks beside the ESPNet family: to measure it against, to teach it, or for breast biopsies."""
+
+EXPORTED = (ENCODER, ESPNET_C, ESPNET, UNITS, ERFNET, UNET)
+"""Networks that leave as ONNX. ENet's unpooling and the averages of PSPNet and ESP-PSP have no form there for every
+size, and EfficientNet-Lite's padding has none in half precision."""
+
+Unit = Literal["mobilenet", "shufflenet", "resnet"]
+
+
+class EspNetConfig(BaseModel):
+    """Which member of the ESPNet family a network is.
+
+    Parameters
+    ----------
+    architecture
+        ``encoder``, ``espnet-c`` (the encoder with input reinforcement, logits at stride 8) or ``espnet``
+        (with the light-weight decoder, logits at full resolution).
+    p, q
+        Pyramids with a residual at stride 4 and at stride 8: alpha2 and alpha3 of the paper (Mehta et al.,
+        ECCV 2018), which uses p = 2 and q = 3, 5 or 8.
+    classes
+        Number of output channels, at least 2.
+    skip
+        Channels of the stride-2 map that the decoder is given: 16 (first convolution alone, the authors'
+        published Cityscapes weights) or 19 (with the halved image, what the authors' training code builds).
+        Only ``espnet`` has this skip; the others ignore it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    architecture: Literal["encoder", "espnet-c", "espnet"] = "espnet"
+    p: Annotated[int, Field(ge=0, le=64)] = 2
+    q: Annotated[int, Field(ge=0, le=64)] = 8
+    classes: Annotated[int, Field(ge=2, le=255)]
+    skip: Literal[16, 19] = 19
+
+    @property
+    def stride(self) -> int:
+        """Input px per output px and axis: 1 with the decoder, 8 without."""
+        return 1 if self.architecture == ESPNET else 8
+
+    def __str__(self) -> str:
+        skip = f", detail skip {self.skip}" if self.architecture == ESPNET else ""
+        return f"{self.architecture}, p {self.p}, q {self.q}, {self.classes} classes{skip}"
+
+
+class UnitsConfig(BaseModel):
+    """ESPNet-C with another convolution unit in place of its pyramids: the paper's ablation.
+
+    Parameters
+    ----------
+    architecture
+        ``espnet-c-units``.
+    unit
+        Whose.
+    p, q
+        How many at stride 4 and at stride 8, as in `EspNetConfig`.
+    classes
+        Number of output channels, at least 2.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    architecture: Literal["espnet-c-units"] = "espnet-c-units"
+    unit: Unit
+    p: Annotated[int, Field(ge=0, le=64)] = 2
+    q: Annotated[int, Field(ge=0, le=64)] = 8
+    classes: Annotated[int, Field(ge=2, le=255)]
+
+    @property
+    def stride(self) -> int:
+        """Input px per output px and axis."""
+        return 8
+
+    def __str__(self) -> str:
+        return f"{self.architecture} of {self.unit}, p {self.p}, q {self.q}, {self.classes} classes"
+
+
+class BaselineConfig(BaseModel):
+    """A published network that has one form.
+
+    Parameters
+    ----------
+    architecture
+        ``enet``, ``erfnet`` and ``pspnet``, which the paper compares ESPNet with, or ``esp-psp``, its sister for breast
+        biopsies.
+    classes
+        Number of output channels, at least 2.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    architecture: Literal["enet", "erfnet", "pspnet", "esp-psp"]
+    classes: Annotated[int, Field(ge=2, le=255)]
+
+    @property
+    def stride(self) -> int:
+        """Input px per output px and axis."""
+        return 1
+
+    def __str__(self) -> str:
+        return f"{self.architecture}, {self.classes} classes"
+
+
+class UNetConfig(BaseModel):
+    """U-Net, which the ESPNet family is measured against.
+
+    Parameters
+    ----------
+    architecture
+        ``unet``.
+    width
+        Channels of the first level; 64 is the original's, with 31 M parameters.
+    classes
+        Number of output channels, at least 2.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    architecture: Literal["unet"] = "unet"
+    width: Annotated[int, Field(ge=1, le=256)] = 64
+    classes: Annotated[int, Field(ge=2, le=255)]
+
+    @property
+    def stride(self) -> int:
+        """Input px per output px and axis."""
+        return 1
+
+    def __str__(self) -> str:
+        return f"{self.architecture}, width {self.width}, {self.classes} classes"
+
+
+class EfficientNetConfig(BaseModel):
+    """EfficientNet-Lite with a decoder, a teacher that the ESPNet family learns from.
+
+    Parameters
+    ----------
+    architecture
+        ``efficientnet-lite``.
+    size
+        0 to 4, as in the names of EfficientNet-Lite0 to Lite4.
+    classes
+        Number of output channels, at least 2.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    architecture: Literal["efficientnet-lite"] = "efficientnet-lite"
+    size: Annotated[int, Field(ge=0, le=4)] = 2
+    classes: Annotated[int, Field(ge=2, le=255)]
+
+    @property
+    def stride(self) -> int:
+        """Input px per output px and axis."""
+        return 1
+
+    def __str__(self) -> str:
+        return f"{self.architecture}{self.size}, {self.classes} classes"
+
+
+NetworkConfig = EspNetConfig | UnitsConfig | BaselineConfig | UNetConfig | EfficientNetConfig
+"""Any network that a model file may hold."""
+
+StoredNetwork = Annotated[NetworkConfig, Field(discriminator="architecture")]
+"""The same as pydantic reads it: by its architecture."""
