@@ -16,7 +16,6 @@ from wsi_espnet.exporting.parity import Parity
 from wsi_espnet.exporting.qupath import qupath
 from wsi_espnet.exporting.triton import triton
 from wsi_espnet.exporting.tx2 import tx2
-from wsi_espnet.models.network_config import EXPORTED
 from wsi_espnet.models.weights import load_model
 
 TARGETS: dict[str, Callable[[Request], Bundle]] = {
@@ -106,11 +105,6 @@ def export(
             )
     ensure_extra()
     loaded = load_model(model)
-    if loaded.card.network.architecture not in EXPORTED:
-        raise UsageError(
-            f"the model {loaded.card.name!r} is {loaded.card.network}, which has no form in ONNX that every target "
-            f"runs; what is exported are {', '.join(EXPORTED)}"
-        )
     request = Request(
         loaded,
         precisions=PRECISIONS[precision],

@@ -176,13 +176,17 @@ def test_each_segments_a_slide(model: Path, slides: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "other").exists()
 
 
-def test_those_that_leave_as_onnx_give_the_same_labels_there(model: Path, tmp_path: Path) -> None:
+def test_those_that_leave_as_onnx_give_the_same_labels_there(model: Path, slides: Path, tmp_path: Path) -> None:
     architecture = read_card(model).network.architecture
     if architecture not in EXPORTED:
         with pytest.raises(UsageError, match="which has no form in ONNX that every target runs; what is exported are"):
             export(model, tmp_path / "onnx")
         assert not (tmp_path / "onnx").exists()
+        with pytest.raises(UsageError, match="which has no form in ONNX"):
+            segment(slides / "CMU-1-Small-Region.svs", tmp_path / "out", model=model, mpp=2.0, backend="onnx")
         return
+    with pytest.raises(UsageError, match="which torch alone runs on slides"):
+        segment(slides / "CMU-1-Small-Region.svs", tmp_path / "out", model=model, mpp=2.0, backend="onnx")
     for target, size in (("gpu", None), ("tx2", (64, 128))):
         done = export(model, tmp_path / target, target=target, size=size)
         assert min(parity.labels for parity in done.parities.values()) > 0.99

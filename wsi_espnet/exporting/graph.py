@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from wsi_espnet.errors import ModelError, UsageError
 from wsi_espnet.models.card import Normalisation
 from wsi_espnet.models.espnet import MULTIPLE
+from wsi_espnet.models.network_config import EXPORTED
 from wsi_espnet.models.weights import LoadedModel
 
 LOGITS, PROBABILITIES, LABELS = "logits", "probabilities", "labels"
@@ -145,9 +146,16 @@ def export_graph(model: LoadedModel, spec: GraphSpec) -> onnx.ModelProto:
 
     Raises
     ------
+    UsageError
+        The network has no form in ONNX that every target runs.
     ModelError
         What was written is not what was asked for.
     """
+    if model.card.network.architecture not in EXPORTED:
+        raise UsageError(
+            f"the model {model.card.name!r} is {model.card.network}, which has no form in ONNX that every target runs; "
+            f"what is exported are {', '.join(EXPORTED)}"
+        )
     network = ExportedNetwork(model.module, model.card.normalisation, outputs=spec.outputs, labels=spec.labels).eval()
     example = torch.zeros((1, 3, *(spec.size or TRACED_PX)), dtype=_INPUTS[spec.input])
     written = io.BytesIO()

@@ -20,9 +20,9 @@ EFFICIENTNET = "efficientnet-lite"
 YARDSTICKS = (UNITS, ESP_PSP, ENET, ERFNET, PSPNET, UNET, EFFICIENTNET)
 """Networks beside the ESPNet family: to measure it against, to teach it, or for breast biopsies."""
 
-EXPORTED = (ENCODER, ESPNET_C, ESPNET, UNITS, ERFNET, UNET)
-"""Networks that leave as ONNX. ENet's unpooling and the averages of PSPNet and ESP-PSP have no form there for every
-size, and EfficientNet-Lite's padding has none in half precision."""
+EXPORTED = (ENCODER, ESPNET_C, ESPNET, UNITS, ERFNET)
+"""Networks that leave as ONNX: all that halve the sides three times, but ENet, whose unpooling has no form there, and
+ESP-PSP and PSPNet, whose averages over grids have none for every size. Exported graphs take sides of multiples of 8."""
 
 Unit = Literal["mobilenet", "shufflenet", "resnet"]
 
