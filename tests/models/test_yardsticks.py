@@ -102,10 +102,10 @@ def test_imagenet_weights_know_a_cat_and_a_coffee() -> None:
 PUBLISHED = [
     # Each with the parameters that its source states, to the digits stated there.
     (BaselineConfig(architecture="esp-psp", classes=8), 2_755_488, 0),  # sacmehta/YNet at d851318d, stage1/Model.py
-    (BaselineConfig(architecture="enet", classes=20), 0.36e6, -4),  # arXiv 1606.02147, table 3: 0.37 M, rounded up
-    (BaselineConfig(architecture="erfnet", classes=20), 2.1e6, -5),  # ESPNet, figure 6
-    (BaselineConfig(architecture="pspnet", classes=19), 65.7e6, -5),  # ESPNet, figure 6
-    (UnitsConfig(unit="mobilenet", q=3, classes=20), 0.233e6, -3),  # ESPNet, table 1, as the next two
+    (BaselineConfig(architecture="enet", classes=20), 0.36e6, -4),  # arXiv 1606.02147: 0.37 M
+    (BaselineConfig(architecture="erfnet", classes=20), 2.1e6, -5),  # ESPNet's plots of parameters
+    (BaselineConfig(architecture="pspnet", classes=19), 65.7e6, -5),  # as above
+    (UnitsConfig(unit="mobilenet", q=3, classes=20), 0.233e6, -3),  # ESPNet's project page, as the next two
     (UnitsConfig(unit="shufflenet", q=3, classes=20), 0.180e6, -3),  # published: 0.181
     (UnitsConfig(unit="resnet", q=3, classes=20), 1.2e6, -5),
 ]

@@ -59,10 +59,9 @@ class Factorised(nn.Module):
 
 def along(channels: int, *, rows: bool, dilation: int = 1) -> nn.Conv2d:
     """A convolution of three px along the rows' axis or the columns', with bias."""
-    kernel, padding, dilated = (
-        ((3, 1), (dilation, 0), (dilation, 1)) if rows else ((1, 3), (0, dilation), (1, dilation))
-    )
-    return nn.Conv2d(channels, channels, kernel, padding=padding, dilation=dilated)
+    if rows:
+        return nn.Conv2d(channels, channels, (3, 1), padding=(dilation, 0), dilation=(dilation, 1))
+    return nn.Conv2d(channels, channels, (1, 3), padding=(0, dilation), dilation=(1, dilation))
 
 
 class Doubling(nn.Sequential):
