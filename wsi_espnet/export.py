@@ -9,7 +9,6 @@ from pathlib import Path
 from wsi_espnet.atomic import output_errors, refuse_existing, write_bytes_atomic
 from wsi_espnet.errors import UsageError
 from wsi_espnet.exporting.bundle import Bundle, Request
-from wsi_espnet.exporting.extra import ensure_extra
 from wsi_espnet.exporting.gpu import gpu
 from wsi_espnet.exporting.openvino import openvino
 from wsi_espnet.exporting.parity import Parity
@@ -103,7 +102,6 @@ def export(
             raise UsageError(
                 f"--{option} changes nothing for --target {target}, whose files have one form; leave it out"
             )
-    ensure_extra()
     loaded = load_model(model)
     request = Request(
         loaded,

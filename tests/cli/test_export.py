@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
-from small import Call
+import pytest
+from small import Call, run_process
 
 
 def test_export_says_what_it_wrote_and_how_it_compares(wsi_espnet: Call, bench: Path, tmp_path: Path) -> None:
@@ -41,3 +45,35 @@ def test_bad_words_are_one_sentence(wsi_espnet: Call, bench: Path, tmp_path: Pat
     wsi_espnet("export", "check", bench / "text.png").assert_refused(1, "not an ONNX file")
     wsi_espnet("export", "check").assert_refused(2, "file")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def without_onnx(tmp_path: Path) -> dict[str, str]:
+    """The environment of a process that has no onnx and no onnxruntime."""
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules.update(onnx=None, onnxruntime=None)\n")
+    return os.environ | {"PYTHONPATH": str(tmp_path)}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["export", "tiny.safetensors", "-o", "OUT"],
+        ["export", "check", "tiny.onnx"],
+        ["segment", "slide.svs", "-m", "tiny.safetensors", "--backend", "onnx", "-o", "OUT"],
+    ],
+    ids=" ".join,
+)
+def test_without_the_extra_it_is_named(
+    words: list[str], bench: Path, tmp_path: Path, without_onnx: dict[str, str]
+) -> None:
+    out = str(tmp_path / "out")
+    told = run_process(*(out if word == "OUT" else word for word in words), cwd=bench, env=without_onnx)
+    told.assert_refused(1, "exporting needs onnx, onnxruntime: pip install 'wsi-espnet[export]'")
+    assert not Path(out).exists()
+
+
+def test_a_benchmark_without_its_packages_names_them(tmp_path: Path, without_onnx: dict[str, str]) -> None:
+    words = [sys.executable, "-m", "wsi_espnet.bench", "--only", "frames", "--out", str(tmp_path / "out")]
+    done = subprocess.run(words, env=without_onnx, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "error: the benchmark frames needs onnxruntime: pip install 'wsi-espnet[bench]'\n"

@@ -6,43 +6,29 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
-from wsi_espnet.bench import (
-    batch,
-    frames,
-    light,
-    many,
-    memory,
-    networks,
-    overhead,
-    reading,
-    robustness,
-    scheduling,
-    seams,
-    speed,
-    training,
-)
 from wsi_espnet.bench.report import Report, machine_line
 from wsi_espnet.bench.settings import Settings
-from wsi_espnet.errors import WsiEspnetError
+from wsi_espnet.errors import DependencyError, WsiEspnetError
 
-BENCHMARKS: dict[str, Callable[[Settings], Report]] = {
-    "robustness": robustness.run,
-    "light": light.run,
-    "seams": seams.run,
-    "reading": reading.run,
-    "speed": speed.run,
-    "overhead": overhead.run,
-    "memory": memory.run,
-    "training": training.run,
-    "frames": frames.run,
-    "networks": networks.run,
-    "batch": batch.run,
-    "many": many.run,
-    "scheduling": scheduling.run,
-}
-"""In the order in which they run."""
+BENCHMARKS = (
+    "robustness",
+    "light",
+    "seams",
+    "reading",
+    "speed",
+    "overhead",
+    "memory",
+    "training",
+    "frames",
+    "networks",
+    "batch",
+    "many",
+    "scheduling",
+)
+"""Modules of this package, in the order in which they run; each is imported when it is its turn."""
 
 LONG = frozenset({"memory", "many"})
 """Left out of a quick round."""
@@ -57,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stdout.write(f"{machine_line()}\n\n")
     for name in names:
         try:
-            report = BENCHMARKS[name](settings)
+            report = _run(name, settings)
         except WsiEspnetError as exc:
             sys.stderr.write(f"error: {exc}\n")
             return 1
@@ -65,6 +51,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         report.write(settings.out)
     return 0
+
+
+def _run(name: str, settings: Settings) -> Report:
+    try:
+        module = import_module(f"wsi_espnet.bench.{name}")
+    except ModuleNotFoundError as exc:
+        raise DependencyError(f"the benchmark {name} needs {exc.name}: pip install 'wsi-espnet[bench]'") from exc
+    run: Callable[[Settings], Report] = module.run
+    return run(settings)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,7 +8,6 @@ from pathlib import Path
 from wsi_espnet import __version__
 from wsi_espnet.atomic import write_bytes_atomic
 from wsi_espnet.exporting.bundle import checked_graph
-from wsi_espnet.exporting.extra import ensure_extra
 from wsi_espnet.exporting.graph import GraphSpec
 from wsi_espnet.models.weights import load_model
 
@@ -20,15 +19,12 @@ def cached_onnx(weights: Path, precision: str, folder: Path) -> Path:
     ------
     ModelError
         The weights cannot be exported.
-    DependencyError
-        The extra ``export`` is not installed.
     OutputError
         The cache cannot be written.
     """
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     path = folder / f"{digest[:32]}-{__version__}-{precision}.onnx"
     if not path.is_file():
-        ensure_extra()
         graph, _ = checked_graph(load_model(weights), GraphSpec(), precision)
         write_bytes_atomic(path, graph.SerializeToString())
     return path
