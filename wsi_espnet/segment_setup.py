@@ -15,7 +15,7 @@ from wsi_espnet.grid import Grid, Window, core_of_window
 from wsi_espnet.inference.backends import TORCH, choose_backend, choose_execution, network_bytes
 from wsi_espnet.inference.predictor import Execution
 from wsi_espnet.models.card import ModelCard
-from wsi_espnet.models.network_config import YARDSTICKS
+from wsi_espnet.models.network_config import ESPNETS
 from wsi_espnet.slides.source import PixelSource
 from wsi_espnet.slides.stored_tissue import tissue_digest
 from wsi_espnet.slides.tissue import TissueMask, everything, find_tissue, load_tissue
@@ -117,7 +117,7 @@ def decide(
     """
     chosen = choose_backend(model, backend, precision=precision)
     path, card = chosen.path, chosen.card
-    if card.network.architecture in YARDSTICKS and (compiled or chosen.backend != TORCH):
+    if card.network.architecture not in ESPNETS and (compiled or chosen.backend != TORCH):
         raise UsageError(
             f"the model {card.name!r} is {card.network}, which torch alone runs on slides, as it is; leave out "
             "--backend and --compile"

@@ -40,7 +40,7 @@ BYTES_PER_PX = {
     ("compiled", True): (105, 3.5),
 }
 
-YARDSTICK_BYTES_PER_PX = {
+OTHER_BYTES_PER_PX = {
     # In float32, at 3 classes, and for each class more. Peak of one pass over 1216 x 1216 px, as above. A lower
     # precision takes up to twice as much where the processor has none of its own.
     UNITS: (140, 9.0),
@@ -101,8 +101,8 @@ def in_bands(card: ModelCard, execution: Execution) -> bool:
 def network_bytes(work_px: int, *, card: ModelCard, execution: Execution) -> int:
     """Memory that one pass over `work_px` px on the CPU needs beside the weights, in bytes."""
     lower = execution.precision != "fp32"
-    if card.network.architecture in YARDSTICK_BYTES_PER_PX:
-        base, per_class = (figure * (1 + lower) for figure in YARDSTICK_BYTES_PER_PX[card.network.architecture])
+    if card.network.architecture in OTHER_BYTES_PER_PX:
+        base, per_class = (figure * (2 if lower else 1) for figure in OTHER_BYTES_PER_PX[card.network.architecture])
     else:
         way = "compiled" if execution.compiled else "bands" if in_bands(card, execution) else "whole"
         base, per_class = BYTES_PER_PX[way, lower]

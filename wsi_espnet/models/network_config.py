@@ -17,17 +17,25 @@ PSPNET = "pspnet"
 UNET = "unet"
 EFFICIENTNET = "efficientnet-lite"
 
-YARDSTICKS = (UNITS, ESP_PSP, ENET, ERFNET, PSPNET, UNET, EFFICIENTNET)
-"""Networks beside the ESPNet family: to measure it against, to teach it, or for breast biopsies."""
+ESPNETS = (ENCODER, ESPNET_C, ESPNET)
+"""The family itself; the others are what it is measured against or taught by, and ESP-PSP."""
 
-EXPORTED = (ENCODER, ESPNET_C, ESPNET, UNITS, ERFNET)
+EXPORTED = (*ESPNETS, UNITS, ERFNET)
 """Networks that leave as ONNX: all that halve the sides three times, but ENet, whose unpooling has no form there, and
 ESP-PSP and PSPNet, whose averages over grids have none for every size. Exported graphs take sides of multiples of 8."""
 
 Unit = Literal["mobilenet", "shufflenet", "resnet"]
 
 
-class EspNetConfig(BaseModel):
+class _Config(BaseModel):
+    """What all have in common: frozen, no key but those listed, and at least two outputs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    classes: Annotated[int, Field(ge=2, le=255)]
+
+
+class EspNetConfig(_Config):
     """Which member of the ESPNet family a network is.
 
     Parameters
@@ -46,25 +54,17 @@ class EspNetConfig(BaseModel):
         Only ``espnet`` has this skip; the others ignore it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     architecture: Literal["encoder", "espnet-c", "espnet"] = "espnet"
     p: Annotated[int, Field(ge=0, le=64)] = 2
     q: Annotated[int, Field(ge=0, le=64)] = 8
-    classes: Annotated[int, Field(ge=2, le=255)]
     skip: Literal[16, 19] = 19
-
-    @property
-    def stride(self) -> int:
-        """Input px per output px and axis: 1 with the decoder, 8 without."""
-        return 1 if self.architecture == ESPNET else 8
 
     def __str__(self) -> str:
         skip = f", detail skip {self.skip}" if self.architecture == ESPNET else ""
         return f"{self.architecture}, p {self.p}, q {self.q}, {self.classes} classes{skip}"
 
 
-class UnitsConfig(BaseModel):
+class UnitsConfig(_Config):
     """ESPNet-C with another convolution unit in place of its pyramids: the paper's ablation.
 
     Parameters
@@ -79,24 +79,16 @@ class UnitsConfig(BaseModel):
         Number of output channels, at least 2.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     architecture: Literal["espnet-c-units"] = "espnet-c-units"
     unit: Unit
     p: Annotated[int, Field(ge=0, le=64)] = 2
     q: Annotated[int, Field(ge=0, le=64)] = 8
-    classes: Annotated[int, Field(ge=2, le=255)]
-
-    @property
-    def stride(self) -> int:
-        """Input px per output px and axis."""
-        return 8
 
     def __str__(self) -> str:
         return f"{self.architecture} of {self.unit}, p {self.p}, q {self.q}, {self.classes} classes"
 
 
-class BaselineConfig(BaseModel):
+class BaselineConfig(_Config):
     """A published network that has one form.
 
     Parameters
@@ -108,21 +100,13 @@ class BaselineConfig(BaseModel):
         Number of output channels, at least 2.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     architecture: Literal["enet", "erfnet", "pspnet", "esp-psp"]
-    classes: Annotated[int, Field(ge=2, le=255)]
-
-    @property
-    def stride(self) -> int:
-        """Input px per output px and axis."""
-        return 1
 
     def __str__(self) -> str:
         return f"{self.architecture}, {self.classes} classes"
 
 
-class UNetConfig(BaseModel):
+class UNetConfig(_Config):
     """U-Net, which the ESPNet family is measured against.
 
     Parameters
@@ -135,22 +119,14 @@ class UNetConfig(BaseModel):
         Number of output channels, at least 2.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     architecture: Literal["unet"] = "unet"
     width: Annotated[int, Field(ge=1, le=256)] = 64
-    classes: Annotated[int, Field(ge=2, le=255)]
-
-    @property
-    def stride(self) -> int:
-        """Input px per output px and axis."""
-        return 1
 
     def __str__(self) -> str:
         return f"{self.architecture}, width {self.width}, {self.classes} classes"
 
 
-class EfficientNetConfig(BaseModel):
+class EfficientNetConfig(_Config):
     """EfficientNet-Lite with a decoder, a teacher that the ESPNet family learns from.
 
     Parameters
@@ -163,16 +139,8 @@ class EfficientNetConfig(BaseModel):
         Number of output channels, at least 2.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     architecture: Literal["efficientnet-lite"] = "efficientnet-lite"
     size: Annotated[int, Field(ge=0, le=4)] = 2
-    classes: Annotated[int, Field(ge=2, le=255)]
-
-    @property
-    def stride(self) -> int:
-        """Input px per output px and axis."""
-        return 1
 
     def __str__(self) -> str:
         return f"{self.architecture}{self.size}, {self.classes} classes"

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from wsi_espnet.models.espnet import Conv, ConvNormAct, Encoder, NormAct, pad_to_multiple
+from wsi_espnet.models.espnet import BN_EPS, Conv, ConvNormAct, Encoder, NormAct, pad_to_multiple
 from wsi_espnet.models.network_config import EspNetConfig, Unit, UnitsConfig
 
 SHUFFLE_GROUPS = 4
@@ -47,7 +47,7 @@ class ShuffleNetUnit(nn.Module):
         order = torch.arange(inner).reshape(SHUFFLE_GROUPS, -1).T.flatten()
         self.register_buffer("order", order, persistent=False)
         self.filter = nn.Conv2d(inner, inner, 3, padding=1, groups=inner, bias=False)
-        self.filter_bn = nn.BatchNorm2d(inner)
+        self.filter_bn = nn.BatchNorm2d(inner, eps=BN_EPS)
         self.widen = nn.Conv2d(inner, channels, 1, groups=SHUFFLE_GROUPS, bias=False)
         self.bn = NormAct(channels)
 
