@@ -78,6 +78,23 @@ def test_slides_without_glands_join_training_alone_as_background(folder: Path, s
     assert not first.labels.any()
 
 
+def test_at_a_coarser_scale_samples_have_fewer_px_of_the_same_tissue(folder: Path, slides: Path) -> None:
+    skin = slides / "CMU-1-Small-Region.svs"
+    glas = open_dataset("glas", folder, held_out=["2"], mpp=2 * GLAS_MPP, negatives=[str(skin)])
+    assert glas.mpp == 2 * GLAS_MPP
+    benign, *negatives = glas.samples("train")
+    (malignant,) = glas.samples("val")
+    assert (benign.name, malignant.name) == ("a", "b")
+    truth = malignant.read()
+    assert truth.rgb.shape == (10, 15, 3)
+    whole = open_dataset("glas", folder, held_out=["2"]).samples("val")[0].read().labels
+    np.testing.assert_array_equal(truth.labels, whole[1::2, 1::2])
+    with open_source(skin) as source:
+        expected = source.read(source.plan(2 * GLAS_MPP), Region(0, 0, 261, 388))
+    assert len(negatives) == 8
+    np.testing.assert_array_equal(negatives[0].read().rgb, expected)
+
+
 def test_a_negative_that_is_no_slide_is_found(folder: Path) -> None:
     glas = open_dataset("glas", folder, held_out=["2"], negatives=["absent.svs"])
     (finding,) = glas.listing("train").findings
@@ -111,6 +128,8 @@ def test_rows_that_cannot_be_used_are_found(folder: Path) -> None:
         ({"grade": "no"}, "grade must be true or false"),
         ({"held_out": "3"}, "held_out must be a list"),
         ({"negatives": "a.svs"}, "negatives must be a list"),
+        ({"mpp": 0.5}, "mpp must be a number from 0.62005 to 10.0, got 0.5"),
+        ({"mpp": "1"}, "mpp must be a number"),
         ({"patients": "3"}, r"no option 'patients'; it has grade \(true \| false\), held_out"),
     ],
 )

@@ -50,7 +50,12 @@ DATASETS: dict[str, Adapter] = {
     "glas": Adapter(
         Glas,
         "GlaS colon glands, split by patient",
-        {"grade": "true | false", "held_out": '["3", "6", "15"]', "negatives": "slides without glands, none"},
+        {
+            "grade": "true | false",
+            "held_out": '["3", "6", "15"]',
+            "negatives": "slides without glands, none",
+            "mpp": "0.62005",
+        },
     ),
     "breast": Adapter(Breast, "Y-Net's breast biopsies, 8 tissues", {}),
     "folder": Adapter(Folder, "images, masks and classes.toml", {}),

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from wsi_espnet.data.adapter import Finding, Labelled, Listing
+from wsi_espnet.data.adapter import Finding, Labelled, Listing, Sample
 from wsi_espnet.data.files import FileDataset, error, listed
-from wsi_espnet.data.pictures import Lookup, lookup_of
+from wsi_espnet.data.pictures import Lookup, ShrunkSample, lookup_of
 from wsi_espnet.errors import DataError, SlideError, UsageError
 from wsi_espnet.geometry import Region
 from wsi_espnet.models.catalog import class_table
@@ -24,6 +24,9 @@ from wsi_espnet.slides.source import open_source
 
 GLAS_MPP = 0.62005
 """Um per px of every image: the paper's section on the data set."""
+
+COARSEST_MPP = 10.0
+"""Where a gland is some ten px wide, and an image 48."""
 
 GRADES = {"benign": 1, "malignant": 2}
 """Class of a gland's px by the grade of its image; 0 is everything outside glands."""
@@ -52,6 +55,8 @@ class Glas(FileDataset):
     negatives
         Slides without any gland of the colon, such as skin; their tissue joins ``train`` as background. Paths start
         at `root`.
+    mpp
+        Um per px of the samples, `GLAS_MPP` or coarser: images are shrunk to it.
 
     Raises
     ------
@@ -62,18 +67,26 @@ class Glas(FileDataset):
     """
 
     name = "glas"
-    mpp = GLAS_MPP
     splits = ("train", "val")
 
     def __init__(
-        self, root: Path, *, grade: bool = True, held_out: Collection[str] = HELD_OUT, negatives: Collection[str] = ()
+        self,
+        root: Path,
+        *,
+        grade: bool = True,
+        held_out: Collection[str] = HELD_OUT,
+        negatives: Collection[str] = (),
+        mpp: float = GLAS_MPP,
     ) -> None:
         if not isinstance(grade, bool):
             raise UsageError(f"grade must be true or false, got {grade!r}")
         for name, value in (("held_out", held_out), ("negatives", negatives)):
             if not isinstance(value, Collection) or isinstance(value, str):
                 raise UsageError(f"{name} must be a list, got {value!r}")
-        self.root, self.grade = root, grade
+        if isinstance(mpp, bool) or not isinstance(mpp, int | float) or not GLAS_MPP <= mpp <= COARSEST_MPP:
+            raise UsageError(f"mpp must be a number from {GLAS_MPP} to {COARSEST_MPP}, got {mpp!r}")
+        self.root, self.grade, self._mpp = root, grade, float(mpp)
+        self.mpp = self._mpp
         self.classes = class_table("glas-grade" if grade else "glas-gland")
         self._rows = _index(root / "index.csv")
         self._negatives = [root / str(path) for path in negatives]
@@ -92,13 +105,16 @@ class Glas(FileDataset):
             lambda name: self.root / "masks" / f"{name}.png",
             lookups.__getitem__,
         )
-        samples, findings = list(found.samples), [*findings, *found.findings]
+        samples, findings = [self._at_mpp(sample) for sample in found.samples], [*findings, *found.findings]
         for slide in self._negatives if split == "train" else ():
             try:
-                samples += pieces(slide)
+                samples += pieces(slide, self._mpp)
             except (SlideError, UsageError) as exc:
                 findings.append(error(slide, str(exc)))
         return Listing(tuple(samples), tuple(findings))
+
+    def _at_mpp(self, sample: Sample) -> Sample:
+        return sample if self._mpp == GLAS_MPP else ShrunkSample(sample, self._mpp / GLAS_MPP)
 
     def _of_grade(self, row: dict[str, str]) -> Finding:
         return error(
@@ -121,12 +137,15 @@ class Negative:
         Slide and place.
     slide
         The file.
+    mpp
+        Um per px that it is read at.
     region
-        In px at `GLAS_MPP`.
+        In px of that size.
     """
 
     name: str
     slide: Path
+    mpp: float
     region: Region
 
     def read(self) -> Labelled:
@@ -139,14 +158,16 @@ class Negative:
         """
         try:
             with open_source(self.slide) as source:
-                rgb = source.read(source.plan(GLAS_MPP), self.region)
+                rgb = source.read(source.plan(self.mpp), self.region)
         except (SlideError, UsageError) as exc:
             raise DataError(str(exc)) from exc
         return Labelled(rgb, np.zeros(rgb.shape[:2], np.uint8))
 
 
-def pieces(slide: Path) -> list[Negative]:
+def pieces(slide: Path, mpp: float = GLAS_MPP) -> list[Negative]:
     """All of a slide, in pieces of the size of GlaS images; what is left at its right and lower side is left out.
+
+    At another `mpp` they hold as much tissue, in fewer px.
 
     Raises
     ------
@@ -154,10 +175,10 @@ def pieces(slide: Path) -> list[Negative]:
         It is missing or damaged, too coarse, or does not say its scale.
     """
     with open_source(slide) as source:
-        rows, columns = source.plan(GLAS_MPP).shape
-    h, w = min(PIECE_PX[0], rows), min(PIECE_PX[1], columns)
+        rows, columns = source.plan(mpp).shape
+    h, w = (min(round(px * GLAS_MPP / mpp), most) for px, most in zip(PIECE_PX, (rows, columns), strict=True))
     return [
-        Negative(f"{slide.stem}-y{y}-x{x}", slide, Region(y, x, h, w))
+        Negative(f"{slide.stem}-y{y}-x{x}", slide, mpp, Region(y, x, h, w))
         for y in range(0, rows - h + 1, h)
         for x in range(0, columns - w + 1, w)
     ]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from wsi_espnet.classes import UNLABELLED
-from wsi_espnet.data.adapter import Labelled
+from wsi_espnet.data.adapter import Labelled, Sample
 from wsi_espnet.errors import DataError
 
 UNKNOWN = -1
@@ -103,6 +103,42 @@ class FileSample:
             return []
         known = _ranges(np.flatnonzero(self.lookup != UNKNOWN).tolist())
         return [f"{self.mask} holds the ids {_ranges(wrong.tolist())}, which no class has; known are {known}"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShrunkSample:
+    """Another sample with fewer px: colours filtered as those of slides are, and the class at the middle of each px.
+
+    Parameters
+    ----------
+    whole
+        The other.
+    factor
+        Sides of a px in px of the other, at least 1.
+    """
+
+    whole: Sample
+    factor: float
+
+    @property
+    def name(self) -> str:
+        """Of the other."""
+        return self.whole.name
+
+    def read(self) -> Labelled:
+        """Read the other and shrink it; sides are rounded to whole px.
+
+        Raises
+        ------
+        DataError
+            As the other's.
+        """
+        rgb, labels = self.whole.read()
+        h, w = (max(round(side / self.factor), 1) for side in labels.shape)
+        return Labelled(
+            np.asarray(Image.fromarray(rgb).resize((w, h), Image.Resampling.HAMMING)),
+            np.asarray(Image.fromarray(labels).resize((w, h), Image.Resampling.NEAREST)),
+        )
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
