@@ -55,7 +55,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config_of(inputs: Path, **cluster: object) -> BatchConfig:
     return BatchConfig(
-        segment=SegmentOptions(model=str(inputs / "tiny.safetensors"), compiled=False),
+        segment=SegmentOptions(model=str(inputs / "tiny.safetensors")),
         cluster=ClusterOptions.model_validate({"workers": 2, **cluster}),
     )
 
@@ -75,14 +75,14 @@ def single(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `segment` makes of a whole slide."""
     out = tmp_path_factory.mktemp("single") / "out"
     shutil.copy(inputs / "whole.svs", inputs / "s00.svs")
-    segment(inputs / "s00.svs", out, model=inputs / "tiny.safetensors", compiled=False)
+    segment(inputs / "s00.svs", out, model=inputs / "tiny.safetensors")
     return out
 
 
 def test_forty_slides_four_of_them_wrong_then_mended(inputs: Path, single: Path, tmp_path: Path) -> None:
     slides, out = tmp_path / "slides", tmp_path / "out"
     shutil.copytree(inputs / "slides", slides)
-    words = [slides, "-o", out, "--model", inputs / "tiny.safetensors", "--compile", "off", "--workers", 2]
+    words = [slides, "-o", out, "--model", inputs / "tiny.safetensors", "--workers", 2]
     told = run_process("batch", *words)
     assert told.status == 1, told.err
     assert told.out.startswith("36 done, 4 failed\n")

@@ -42,7 +42,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config_of(inputs: Path, **cluster: object) -> BatchConfig:
     return BatchConfig(
-        segment=SegmentOptions(model=str(inputs / "tiny.safetensors"), compiled=False),
+        segment=SegmentOptions(model=str(inputs / "tiny.safetensors")),
         cluster=ClusterOptions.model_validate(cluster),
     )
 
@@ -103,7 +103,7 @@ def test_a_worker_killed_every_few_seconds_costs_only_what_it_had_in_hand(
 
 def test_a_client_killed_twice_and_started_again_goes_on(inputs: Path, quiet: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    words = ["batch", inputs / "slides", "-o", out, "-m", inputs / "tiny.safetensors", "--compile", "off"]
+    words = ["batch", inputs / "slides", "-o", out, "-m", inputs / "tiny.safetensors"]
     orphans: list[psutil.Process] = []
     for least in (1, 3):
         with subprocess.Popen(command(*words, "--workers", 2), stderr=subprocess.DEVNULL) as client:

@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, out: Path, **options: Any) -> SegmentResult:
-    return segment(folder / "slide.tiff", out, model=folder / "tiny.safetensors", compiled=False, **options)
+    return segment(folder / "slide.tiff", out, model=folder / "tiny.safetensors", **options)
 
 
 @pytest.fixture(scope="module")

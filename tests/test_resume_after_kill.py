@@ -31,7 +31,7 @@ SIDES = {"few windows": (280, 540), "many windows": (1200, 1200), "many shards":
 def run_segment(folder: Path, out: Path, files: int | None, options: dict[str, Any]) -> None:
     if files is not None:
         die_after(files)
-    segment(folder / "slide.svs", out, model=folder / "tiny.safetensors", compiled=False, **options)
+    segment(folder / "slide.svs", out, model=folder / "tiny.safetensors", **options)
 
 
 def run_tile(folder: Path, out: Path, files: int | None, options: dict[str, Any]) -> None:

@@ -50,7 +50,7 @@ def run(folder: Path) -> Run:
     """`segment` of the slide with the network, eager."""
 
     def call(out: Path, *, slide: Path = folder / "slide.svs", **options: Any) -> SegmentResult:
-        return segment(slide, out, **{"model": folder / "tiny.safetensors", "compiled": False, **options})
+        return segment(slide, out, **{"model": folder / "tiny.safetensors", **options})
 
     return call
 
@@ -209,7 +209,7 @@ def test_a_slide_of_one_colour_has_one_class(
 @pytest.mark.parametrize("colour", [(245, 245, 245), (220, 150, 190)], ids=["glass", "pink"])
 def test_the_bundled_network_gives_one_class_for_one_colour(tmp_path: Path, colour: tuple[int, int, int]) -> None:
     slide = small_slide(tmp_path / "flat.svs", np.full((700, 2900, 3), colour, np.uint8), mpp=0.62005)
-    made = segment(slide, tmp_path / "out", tissue="none", compiled=False)
+    made = segment(slide, tmp_path / "out", tissue="none")
     assert made.windows == 2
     assert np.unique(labels_of(made)).tolist() == [0]
 

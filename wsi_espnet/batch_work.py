@@ -120,7 +120,7 @@ def probe(device: str, precision: str) -> tuple[str, str]:
     # Imported here: a batch that runs exported files needs no torch.
     from wsi_espnet.inference.torch_backend import choose_execution
 
-    chosen = choose_execution(device=device, precision=precision, compiled=False, batch=1)
+    chosen = choose_execution(device=device, precision=precision, batch=1)
     return chosen.device, chosen.precision
 
 
@@ -135,7 +135,7 @@ def plan_slide(source: PixelSource, options: SegmentOptions, machine: Machine) -
     execution = None
     if machine.has_gpu and options.through_torch:
         # This worker may have no GPU; the one that runs the network has.
-        execution = Execution(machine.device, machine.precision, options.compiled, options.batch)
+        execution = Execution(machine.device, machine.precision, options.batch)
     return decide(
         source,
         model=options.model,
@@ -148,7 +148,6 @@ def plan_slide(source: PixelSource, options: SegmentOptions, machine: Machine) -
         stitch=options.stitch,
         device="cpu" if options.through_torch else options.device,
         precision=machine.precision if options.through_torch else options.precision,
-        compiled=options.compiled,
         batch=options.batch,
         workers=machine.threads,
         memory_bytes=machine.memory_bytes,
@@ -220,7 +219,6 @@ def conclude(order: Order, prepared: Prepared, cores: Sequence[Outcome], _top: S
         "height": setup.plan.shape[0],
         "device": setup.execution.device,
         "precision": setup.execution.precision,
-        "compiled": setup.execution.compiled,
         "windows": len(setup.windows),
         "failed_windows": len(failures),
         "first_failure": failures[0].cause if failures else "",
@@ -249,9 +247,8 @@ def _notes(setup: Setup, todo: Sequence[Index]) -> list[str]:
     warning = scale_warning(setup)
     plan, execution = setup.plan, setup.execution
     image = f"level {plan.level.index} at {plan.mpp[1]:.4g} um per px, {plan.shape[1]} x {plan.shape[0]} px"
-    compiled = ", compiled" if execution.compiled else ""
     return [
         *([] if warning is None else [f"warning: {warning}"]),
         f"{image}; {len(setup.windows)} windows touch tissue, {len(todo)} to do",
-        f"{setup.card.name} on {execution.device}, {execution.precision}{compiled}",
+        f"{setup.card.name} on {execution.device}, {execution.precision}",
     ]

@@ -104,7 +104,6 @@ def segment(
     stitch: Stitch = "blend",
     device: str = "auto",
     precision: str = "auto",
-    compiled: bool = False,
     batch: int = 1,
     workers: int | None = None,
     memory_bytes: int | None = None,
@@ -139,7 +138,7 @@ def segment(
         None takes the model's.
     stitch
         ``blend`` averages windows where they meet, ``crop`` takes each core as it is.
-    device, precision, compiled, batch
+    device, precision, batch
         See `wsi_espnet.inference.torch_backend.choose_execution`.
     workers
         Windows computed at once, each on one thread; None takes as many as there are cores and memory for.
@@ -177,7 +176,6 @@ def segment(
             stitch=stitch,
             device=device,
             precision=precision,
-            compiled=compiled,
             batch=batch,
             workers=workers,
             memory_bytes=memory_bytes,
@@ -312,12 +310,11 @@ def _say(source: PixelSource, setup: Setup, todo: Sequence[Index]) -> None:
         len(todo),
     )
     log.info(
-        "%s on %s, %s%s%s, %d windows at once, at most %.1f GiB",
+        "%s on %s, %s%s, %d windows at once, at most %.1f GiB",
         setup.card.name,
         execution.device,
         execution.precision,
         "" if execution.backend == "torch" else f" through {execution.backend}",
-        ", compiled (a minute the first time on a machine)" if execution.compiled else "",
         setup.memory.workers,
         setup.memory.needed_bytes / (1 << 30),
     )

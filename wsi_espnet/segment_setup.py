@@ -78,7 +78,6 @@ class Setup:
             "blend": self.grid.blend_px,
             "device": self.execution.device.partition(":")[0],
             "precision": self.execution.precision,
-            "compiled": self.execution.compiled,
             "backend": self.execution.backend,
             "batch": self.execution.batch,
             "tissue": {"origin": self.tissue.origin, "sha256": tissue_digest(self.tissue.cells)},
@@ -99,7 +98,6 @@ def decide(
     stitch: Stitch,
     device: str,
     precision: str,
-    compiled: bool,
     batch: int,
     workers: int | None,
     memory_bytes: int | None,
@@ -117,17 +115,16 @@ def decide(
     """
     chosen = choose_backend(model, backend, precision=precision)
     path, card = chosen.path, chosen.card
-    if card.network.architecture not in ESPNETS and (compiled or chosen.backend != TORCH):
+    if card.network.architecture not in ESPNETS and chosen.backend != TORCH:
         raise UsageError(
-            f"the model {card.name!r} is {card.network}, which torch alone runs on slides, as it is; leave out "
-            "--backend and --compile"
+            f"the model {card.name!r} is {card.network}, which torch alone runs on slides; leave out --backend"
         )
     plan = source.plan(_wanted_mpp(card, mpp), allow_upsampling=allow_upsampling)
     grid = _grid(plan, card, window=window, halo=halo, stitch=stitch)
     mask = _tissue(tissue, source, plan)
     windows = {w.index: w for w in grid.windows(mask.box)}
     if execution is None:
-        execution = choose_execution(chosen, device=device, precision=precision, compiled=compiled, batch=batch)
+        execution = choose_execution(chosen, device=device, precision=precision, batch=batch)
     demand = _demand(windows, grid, mask, card, execution, probabilities=probabilities)
     return Setup(
         model=path,

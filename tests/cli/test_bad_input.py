@@ -64,7 +64,7 @@ OPTIONS = {
 def earlier(bench: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished result."""
     out = tmp_path_factory.mktemp("earlier") / "out"
-    told = run_process("segment", bench / "slide.svs", "-o", out, "-m", bench / "tiny.safetensors", "--compile", "off")
+    told = run_process("segment", bench / "slide.svs", "-o", out, "-m", bench / "tiny.safetensors")
     assert told.status == 0, told.err
     return out
 
@@ -85,8 +85,6 @@ def refuse(wsi_espnet: Call, bench: Path, earlier: Path) -> Refuse:
             earlier,
             "-m",
             reference,
-            "--compile",
-            "off",
             "--overwrite",
             *options.split(),
         )
@@ -160,7 +158,7 @@ def test_a_result_of_other_settings_needs_overwrite(
     shutil.copytree(earlier, tmp_path / "out")
     before = files_below(tmp_path / "out")
     base = (
-        "segment", bench / "slide.svs", "-o", tmp_path / "out", "-m", bench / "tiny.safetensors", "--compile", "off",
+        "segment", bench / "slide.svs", "-o", tmp_path / "out", "-m", bench / "tiny.safetensors",
         "--halo", "24",
     )  # fmt: skip
     wsi_espnet(*base).assert_refused(2, "another run", "differs in", "halo", "--overwrite")
@@ -171,9 +169,7 @@ def test_a_result_of_other_settings_needs_overwrite(
 
 def test_a_finished_result_is_not_resumed_if_that_is_not_wanted(bench: Path, earlier: Path, wsi_espnet: Call) -> None:
     before = files_below(earlier)
-    told = wsi_espnet(
-        "segment", bench / "slide.svs", "-o", earlier, "-m", bench / "tiny.safetensors", "--compile=off", "--no-resume"
-    )
+    told = wsi_espnet("segment", bench / "slide.svs", "-o", earlier, "-m", bench / "tiny.safetensors", "--no-resume")
     told.assert_refused(2, "--overwrite")
     assert files_below(earlier) == before
 
@@ -197,7 +193,7 @@ def test_files_beside_the_result_are_kept(bench: Path, wsi_espnet: Call, tmp_pat
     for name, content in mine.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
-    base = ("segment", bench / "slide.svs", "-o", tmp_path, "-m", bench / "tiny.safetensors", "--compile", "off")
+    base = ("segment", bench / "slide.svs", "-o", tmp_path, "-m", bench / "tiny.safetensors")
     assert wsi_espnet(*base).status == 0
     assert wsi_espnet(*base, "--overwrite", "--halo", "24").status == 0
     after = files_below(tmp_path)
@@ -229,9 +225,7 @@ def test_a_model_without_a_scale_asks_for_one(refuse: Refuse, bench: Path, tmp_p
 
 def test_a_model_of_broken_weights_is_found_out(bench: Path, wsi_espnet: Call, tmp_path: Path) -> None:
     tiny_model(tmp_path / "nan.safetensors", constant=float("nan"))
-    told = wsi_espnet(
-        "segment", bench / "slide.svs", "-o", tmp_path / "out", "-m", tmp_path / "nan.safetensors", "--compile", "off"
-    )
+    told = wsi_espnet("segment", bench / "slide.svs", "-o", tmp_path / "out", "-m", tmp_path / "nan.safetensors")
     told.assert_refused(1, "not finite")
     assert not list((tmp_path / "out").rglob("overview.png"))
 
@@ -288,9 +282,7 @@ def test_an_address_where_nobody_answers_costs_no_earlier_result(bench: Path, ea
 
 
 def test_progress_leaves_nothing_but_whole_lines_in_a_log(bench: Path, tmp_path: Path) -> None:
-    told = run_process(
-        "segment", bench / "slide.svs", "-o", tmp_path / "out", "-m", bench / "tiny.safetensors", "--compile", "off"
-    )
+    told = run_process("segment", bench / "slide.svs", "-o", tmp_path / "out", "-m", bench / "tiny.safetensors")
     assert told.status == 0
     assert told.err.isascii()
     assert "\r" not in told.err
@@ -300,7 +292,7 @@ def test_progress_leaves_nothing_but_whole_lines_in_a_log(bench: Path, tmp_path:
 def test_a_small_slide_of_another_size_is_told_from_the_first(bench: Path, wsi_espnet: Call, tmp_path: Path) -> None:
     """A slide replaced by another of the same name is not taken for the one that a result was made from."""
     slide = small_slide(tmp_path / "slide.svs", blobs(600, 800))
-    base = ("segment", slide, "-o", tmp_path / "out", "-m", bench / "tiny.safetensors", "--compile", "off")
+    base = ("segment", slide, "-o", tmp_path / "out", "-m", bench / "tiny.safetensors")
     assert wsi_espnet(*base).status == 0
     small_slide(tmp_path / "slide.svs", blobs(600, 800, seed=2))
     wsi_espnet(*base).assert_refused(2, "source", "--overwrite")

@@ -28,7 +28,7 @@ def mount(*words: str) -> int:
 
 def words(bench: Path, out: Path, *options: str) -> tuple[object, ...]:
     """Of a `segment` command."""
-    return "segment", bench / "slide.svs", "-o", out, "-m", bench / "tiny.safetensors", "--compile", "off", *options
+    return "segment", bench / "slide.svs", "-o", out, "-m", bench / "tiny.safetensors", *options
 
 
 def assert_one_sentence(told: Told, *wanted: str) -> None:

@@ -25,7 +25,7 @@ def test_the_version_is_that_of_the_installed_package(wsi_espnet: Call) -> None:
 
 def test_segment_prints_areas_and_places(bench: Path, tmp_path: Path, wsi_espnet: Call) -> None:
     out = tmp_path / "a folder [old]"
-    told = wsi_espnet("segment", bench / "slide.svs", "-o", out, "-m", bench / "tiny.safetensors", "--compile=off")
+    told = wsi_espnet("segment", bench / "slide.svs", "-o", out, "-m", bench / "tiny.safetensors")
     assert told.status == 0
     lines = told.out.splitlines()
     assert lines[0].split() == ["class", "mm2", "of", "tissue"]
@@ -41,7 +41,7 @@ def test_segment_prints_areas_and_places(bench: Path, tmp_path: Path, wsi_espnet
 
 def test_ctrl_c_is_said_and_the_run_goes_on_later(bench: Path, tmp_path: Path) -> None:
     slide = small_slide(tmp_path / "slide.svs", blobs(2400, 2400))
-    words = ("segment", slide, "-o", tmp_path / "out", "-m", bench / "tiny.safetensors", "--compile=off", "--json")
+    words = ("segment", slide, "-o", tmp_path / "out", "-m", bench / "tiny.safetensors", "--json")
     process = subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     core = tmp_path / "out" / "slide.ome.zarr" / "labels" / "classes" / "0" / "c" / "0" / "0"
     deadline = time.monotonic() + 60
@@ -59,7 +59,7 @@ def test_ctrl_c_is_said_and_the_run_goes_on_later(bench: Path, tmp_path: Path) -
 
 def test_json_is_all_that_stdout_holds(bench: Path, tmp_path: Path) -> None:
     told = run_process(
-        "segment", bench / "slide.svs", "-o", "out", "-m", bench / "tiny.safetensors", "--compile=off", "--json",
+        "segment", bench / "slide.svs", "-o", "out", "-m", bench / "tiny.safetensors", "--json",
         cwd=tmp_path,
     )  # fmt: skip
     assert told.status == 0
@@ -74,15 +74,11 @@ def test_json_is_all_that_stdout_holds(bench: Path, tmp_path: Path) -> None:
 def test_the_command_and_the_function_give_the_same_bytes(bench: Path, tmp_path: Path, wsi_espnet: Call) -> None:
     words = ["--stitch=crop", "--window=320", "--halo=24", "--mpp=0.8", "--probabilities", "--precision=fp32"]
     model = bench / "tiny.safetensors"
-    assert (
-        wsi_espnet("segment", bench / "slide.svs", "-o", tmp_path / "cli", "-m", model, "--compile=off", *words).status
-        == 0
-    )
+    assert wsi_espnet("segment", bench / "slide.svs", "-o", tmp_path / "cli", "-m", model, *words).status == 0
     segment(
         bench / "slide.svs",
         tmp_path / "python",
         model=model,
-        compiled=False,
         stitch="crop",
         window=320,
         halo=24,
@@ -101,7 +97,6 @@ def test_tile_prints_the_place_that_segment_can_read(bench: Path, tmp_path: Path
     assert json.loads(info.out)["vendor"] == "ome-zarr"
     told = wsi_espnet(
         "segment", tmp_path / "x.ome.zarr", "-o", tmp_path / "out", "-m", bench / "tiny.safetensors", "--mpp=1",
-        "--compile=off",
     )  # fmt: skip
     assert told.status == 0
     assert (tmp_path / "out" / "x.ome.zarr").is_dir()

@@ -34,7 +34,7 @@ def test_a_slide_goes_through(
     slides: Path, tmp_path: Path, wsi_espnet: Call, case: tuple[str, str, tuple[int, int]]
 ) -> None:
     name, options, shape = case
-    told = wsi_espnet("segment", slides / name, "-o", tmp_path / "out", "--compile=off", "--json", *options.split())
+    told = wsi_espnet("segment", slides / name, "-o", tmp_path / "out", "--json", *options.split())
     assert told.status == 0, told.err
     said = json.loads(told.out)
     assert said["failed"] == []
@@ -54,7 +54,7 @@ def test_a_slide_goes_through(
 @pytest.mark.slow
 def test_a_slide_with_missing_files_is_reported_as_such(slides: Path, tmp_path: Path, wsi_espnet: Call) -> None:
     """The finest levels of this slide are not there; its coarse ones, which show where the tissue is, are."""
-    base = ("segment", slides / MIRAX, "-o", tmp_path / "out", "--compile=off")
+    base = ("segment", slides / MIRAX, "-o", tmp_path / "out")
     told = wsi_espnet(*base)
     assert told.status == 1
     last = told.err.splitlines()[-1]

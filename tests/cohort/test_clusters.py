@@ -117,7 +117,7 @@ def test_a_batch_runs_in_jobs_and_cancels_them(commands: Path, tmp_path: Path) -
         small_slide(tmp_path / "slides" / f"s{number}.svs", blobs(260, 340, seed=number))
     settings = tmp_path / "batch.toml"
     settings.write_text(
-        'slides = ["slides"]\nout = "out"\n[segment]\nmodel = "tiny.safetensors"\ncompiled = false\n'
+        'slides = ["slides"]\nout = "out"\n[segment]\nmodel = "tiny.safetensors"\n'
         '[cluster]\nkind = "slurm"\nworkers = 1\nthreads = 1\nmemory = "4GiB"\n'
         '[cluster.options]\ninterface = "lo"\n'
     )

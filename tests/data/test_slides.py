@@ -235,7 +235,7 @@ def test_a_mask_with_unknown_ids_is_found_where_it_is_read(tmp_path: Path) -> No
 def test_a_result_of_this_package_is_an_annotation(tmp_path: Path) -> None:
     small_slide(tmp_path / "s.svs", blobs(*SHAPE))
     model = tiny_model(tmp_path / "tiny.safetensors")
-    result = segment(tmp_path / "s.svs", tmp_path / "out", model=model, compiled=False)
+    result = segment(tmp_path / "s.svs", tmp_path / "out", model=model)
     wanted = np.asarray(zarr.open_array(result.path / "labels" / "classes" / "0", mode="r")[...])
     assert len(np.unique(wanted)) > 1
     (tmp_path / "classes.toml").write_text(CLASSES.format(mpp=MPP))

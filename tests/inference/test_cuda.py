@@ -23,7 +23,7 @@ pytestmark = [
 
 
 def predictor(device: str, precision: Precision) -> TorchPredictor:
-    execution = choose_execution(device=device, precision=precision, compiled=False, batch=1)
+    execution = choose_execution(device=device, precision=precision, batch=1)
     return TorchPredictor("glas-colon", execution)
 
 

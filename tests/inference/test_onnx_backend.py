@@ -29,7 +29,7 @@ from wsi_espnet.inference.view import Size, View
 from wsi_espnet.models.weights import load_model
 from wsi_espnet.segment import segment
 
-FP32 = Execution("cpu", "fp32", compiled=False, batch=1)
+FP32 = Execution("cpu", "fp32", batch=1)
 GRAPHS = ["onnx", pytest.param("openvino", marks=pytest.mark.slow)]
 
 
@@ -54,7 +54,7 @@ def written(weights: Path, folder: Path, **how: Any) -> Path:
 
 
 def on(backend: str) -> Execution:
-    return Execution("cpu", "fp32", compiled=False, batch=1, backend=backend)
+    return Execution("cpu", "fp32", batch=1, backend=backend)
 
 
 def need(backend: str) -> None:
@@ -205,10 +205,9 @@ def test_what_does_not_go_together_is_refused(weights: Path, exported: Path, tmp
     with pytest.raises(UsageError, match=r"--backend torch runs \.safetensors files"):
         choose_backend(exported, "torch")
     chosen = choose_backend(exported, None)
-    how: dict[str, Any] = {"device": "cpu", "precision": "auto", "compiled": False, "batch": 1}
+    how: dict[str, Any] = {"device": "cpu", "precision": "auto", "batch": 1}
     for change, words in {
         ("precision", "fp16"): "computes in fp32, and --precision asks for fp16",
-        ("compiled", True): "--compile is for torch",
         ("batch", 0): "--batch must be 1 or more",
         ("device", "tpu"): "--device must be auto, cpu, cuda or cuda:N",
         ("device", "cuda"): "a build without CUDA",

@@ -62,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def result(folder: Path) -> SegmentResult:
     """What `segment` makes of it."""
-    return segment(folder / "slide.svs", folder / "out", model=folder / "tiny.safetensors", compiled=False)
+    return segment(folder / "slide.svs", folder / "out", model=folder / "tiny.safetensors")
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ def measure(slides: Path, out: Path, processes: int, threads: int) -> dict[str, 
         client.run(_import)
         client.get_task_stream()  # from its first call on, tasks are remembered
         config = BatchConfig(
-            segment=SegmentOptions(model=MODEL, compiled=False, device="cpu"),
+            segment=SegmentOptions(model=MODEL, device="cpu"),
             cluster=ClusterOptions(scheduler=cluster.scheduler_address),
         )
         done = batch([slides], out, config=config)

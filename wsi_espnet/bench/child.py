@@ -15,7 +15,6 @@ Task = Callable[..., dict[str, Any]]
 TASKS = {
     "segment": "tasks.segment_slide",
     "plan": "tasks.plan_work",
-    "compile": "tasks.compile_network",
     "bare": "tasks.bare_network",
     "alone": "tasks.images_alone",
     "apart": "tasks.cells_apart",

@@ -40,7 +40,7 @@ def run(settings: Settings) -> Report:
     _slides(settings, folder, count)
     shutil.rmtree(out, ignore_errors=True)
     config = BatchConfig(
-        segment=SegmentOptions(model=MODEL, compiled=False, device="cpu", tissue="none", window=320, halo=32),
+        segment=SegmentOptions(model=MODEL, device="cpu", tissue="none", window=320, halo=32),
         cluster=ClusterOptions(workers=2),
     )
     resident: dict[int, float] = {}

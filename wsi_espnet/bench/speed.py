@@ -18,7 +18,6 @@ from wsi_espnet.bench.report import Check, Report, gib
 from wsi_espnet.bench.scores import confusion
 from wsi_espnet.bench.settings import MODEL, Settings
 from wsi_espnet.bench.slides import ComposedSlide
-from wsi_espnet.inference.compiled import find_compiler
 from wsi_espnet.scores import iou
 
 log = logging.getLogger(__name__)
@@ -87,10 +86,6 @@ def _runs(settings: Settings, slide: ComposedSlide) -> list[tuple[str, Measured]
     found += [middle, plain, monai]
     if found[0][1].result["execution"]["precision"] != "fp32":
         found.append(ours("  fp32", precision="fp32"))
-    if find_compiler() is not None:
-        log.info("speed: filling the compile cache")
-        measure("compile", {"model": MODEL, "compiled": True})
-        found.append(ours("  compiled, cache warm", compiled=True))
     return found
 
 

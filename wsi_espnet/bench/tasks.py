@@ -50,14 +50,6 @@ def segment_slide(*, slide: str, out: str, traced: bool = False, **options: Any)
     return facts if trace is None else {**facts, "trace": _where(trace, started, stopped)}
 
 
-def compile_network(*, model: str, **options: Any) -> dict[str, Any]:
-    """Open the network as a run does; with `compiled` this fills the compile cache."""
-    execution = choose_execution(**{**_EXECUTION, **options})
-    started = time.monotonic()
-    TorchPredictor(model, execution)
-    return {"seconds": time.monotonic() - started, "execution": _facts(execution)}
-
-
 def plan_work(*, slide: str, model: str, **options: Any) -> dict[str, Any]:
     """What the network would have to compute; nothing is computed."""
     with open_source(slide) as source:
@@ -169,10 +161,10 @@ def _where(trace: Trace, started: float, stopped: float) -> dict[str, Any]:
 
 
 def _facts(execution: Execution) -> dict[str, Any]:
-    return {"device": execution.device, "precision": execution.precision, "compiled": execution.compiled}
+    return {"device": execution.device, "precision": execution.precision}
 
 
-_EXECUTION: dict[str, Any] = {"device": "cpu", "precision": "auto", "compiled": False, "batch": 1}
+_EXECUTION: dict[str, Any] = {"device": "cpu", "precision": "auto", "batch": 1}
 _SETUP: dict[str, Any] = {
     **_EXECUTION,
     "backend": "torch",

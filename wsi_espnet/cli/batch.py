@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from wsi_espnet.cli import say
-from wsi_espnet.cli.segment import Backend, Compile, Precision, Stitch
+from wsi_espnet.cli.segment import Backend, Precision, Stitch
 from wsi_espnet.cli.values import options_of, shard_of
 
 if TYPE_CHECKING:
@@ -81,9 +81,6 @@ def run(
     precision: Annotated[
         Precision | None, typer.Option(help="auto takes bf16 where the machine has it [auto].")
     ] = None,
-    compiled: Annotated[
-        Compile | None, typer.Option("--compile", help="on pays for large jobs of an ESPNet-C in bf16 [off].")
-    ] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Keep the probabilities too.")] = False,
     limit: Annotated[int | None, typer.Option(help="Begin at most that many slides.")] = None,
     shard: Annotated[str | None, typer.Option(metavar="I/N", help="Every N-th slide, from the I-th on.")] = None,
@@ -113,7 +110,6 @@ def run(
         "segment.halo": halo,
         "segment.device": device,
         "segment.precision": precision and precision.value,
-        "segment.compiled": compiled and compiled is Compile.ON,
         "segment.probabilities": probabilities or None,
         "slides": slides or None,
         "out": out,

@@ -40,13 +40,6 @@ class Backend(StrEnum):
     OPENVINO = "openvino"
 
 
-class Compile(StrEnum):
-    """Whether the network is compiled for this machine."""
-
-    ON = "on"
-    OFF = "off"
-
-
 def segment(
     slide: Annotated[Path, typer.Argument(help="A slide that OpenSlide reads, or an OME-Zarr image.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for mask, areas and overview.")] = Path("out"),
@@ -65,9 +58,6 @@ def segment(
     backend: Annotated[Backend | None, typer.Option(help="What runs it [onnx for an .onnx file, else torch].")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[Precision, typer.Option(help="auto takes bf16 where the machine has it.")] = Precision.AUTO,
-    compiled: Annotated[
-        Compile, typer.Option("--compile", help="on pays for large jobs of an ESPNet-C in bf16.")
-    ] = Compile.OFF,
     batch: Annotated[int, typer.Option(help="Windows per call of the network.")] = 1,
     workers: Annotated[int | None, typer.Option(help="Windows computed at once [one per core].")] = None,
     memory: Annotated[
@@ -104,7 +94,6 @@ def segment(
             backend=None if backend is None else backend.value,
             device=device,
             precision=precision.value,
-            compiled=compiled is Compile.ON,
             batch=batch,
             workers=workers,
             memory_bytes=None if memory is None else size_bytes(memory),

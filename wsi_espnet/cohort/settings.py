@@ -42,7 +42,6 @@ class SegmentOptions(Section):
     stitch: Literal["blend", "crop"] = "blend"
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    compiled: bool = False
     batch: Count = 1
     probabilities: bool = False
 

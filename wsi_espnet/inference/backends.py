@@ -76,7 +76,7 @@ def choose_backend(model: str | Path, backend: str | None, *, precision: str = "
     return Chosen(_exported(path, "fp16" if precision == "fp16" else "fp32"), card, backend or ONNX)
 
 
-def choose_execution(chosen: Chosen, *, device: str, precision: str, compiled: bool, batch: int) -> Execution:
+def choose_execution(chosen: Chosen, *, device: str, precision: str, batch: int) -> Execution:
     """How to run a network; see `wsi_espnet.inference.torch_backend.choose_execution`.
 
     Raises
@@ -87,7 +87,7 @@ def choose_execution(chosen: Chosen, *, device: str, precision: str, compiled: b
     if chosen.backend == TORCH:
         from wsi_espnet.inference import torch_backend
 
-        return torch_backend.choose_execution(device=device, precision=precision, compiled=compiled, batch=batch)
+        return torch_backend.choose_execution(device=device, precision=precision, batch=batch)
     from wsi_espnet.inference.onnx_backend import choose_onnx_execution
 
     return choose_onnx_execution(
@@ -95,7 +95,6 @@ def choose_execution(chosen: Chosen, *, device: str, precision: str, compiled: b
         backend=chosen.backend,
         device=device,
         precision=precision,
-        compiled=compiled,
         batch=batch,
     )
 
@@ -167,7 +166,7 @@ def open_labeller(model: str | Path, view: View, *, backend: str | None, device:
         return ImagePredictor(load_model(chosen.path), view, device=device, precision=precision)
     from wsi_espnet.inference.onnx_images import OnnxImagePredictor
 
-    execution = choose_execution(chosen, device=device, precision=precision, compiled=False, batch=1)
+    execution = choose_execution(chosen, device=device, precision=precision, batch=1)
     return OnnxImagePredictor(read_onnx(chosen.path), view, execution)
 
 

@@ -53,7 +53,7 @@ class ImagePredictor:
         self.card = model.card
         self.sha256 = model.sha256
         self.view = view
-        self.execution: Execution = choose_execution(device=device, precision=precision, compiled=False, batch=1)
+        self.execution: Execution = choose_execution(device=device, precision=precision, batch=1)
         self._device = torch.device(self.execution.device)
         self._dtype = _DTYPES[self.execution.precision]
         self._network = model.module.to(self._device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]

@@ -135,20 +135,16 @@ def open_runner(file: OnnxFile, execution: Execution) -> Runner:
     return OnnxRuntime(file, execution.device)
 
 
-def choose_onnx_execution(
-    file: OnnxFile, *, backend: str, device: str, precision: str, compiled: bool, batch: int
-) -> Execution:
+def choose_onnx_execution(file: OnnxFile, *, backend: str, device: str, precision: str, batch: int) -> Execution:
     """How to run an exported file on this machine; the parameters are those of the torch backend.
 
     Raises
     ------
     UsageError
-        There is no such device, the file computes in another precision, or compiling is asked for.
+        There is no such device, or the file computes in another precision.
     """
     if batch < 1:
         raise UsageError(f"--batch must be 1 or more, got {batch}")
-    if compiled:
-        raise UsageError(f"--compile is for torch; {backend} prepares a graph itself, so leave it out")
     if precision not in ("auto", file.precision):
         raise UsageError(
             f"{file.path} computes in {file.precision}, and --precision asks for {precision}; take "
@@ -157,7 +153,7 @@ def choose_onnx_execution(
     found = "cpu" if backend == "openvino" else _onnxruntime_device(device)
     if backend == "openvino" and device not in ("auto", "cpu"):
         raise UsageError(f"--backend openvino runs on the CPU here, got --device {device}")
-    return Execution(device=found, precision=file.precision, compiled=False, batch=batch, backend=backend)
+    return Execution(device=found, precision=file.precision, batch=batch, backend=backend)
 
 
 def onnx_network_bytes(work_px: int, *, classes: int, execution: Execution) -> int:

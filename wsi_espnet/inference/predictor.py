@@ -50,8 +50,6 @@ class Execution:
         `cpu`, or `cuda:N`.
     precision
         `fp32`, `bf16` or `fp16`.
-    compiled
-        Whether the network is compiled for this machine first.
     batch
         Windows per call.
     backend
@@ -60,6 +58,5 @@ class Execution:
 
     device: str
     precision: Precision
-    compiled: bool
     batch: int
     backend: str = "torch"

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Segmenter(nn.Module):
-    """The whole way in one graph, so that a compiler can fuse both ends.
+    """The whole way, from px to labels and probabilities.
 
     Parameters
     ----------

@@ -1,10 +1,10 @@
-"""Networks through torch: ESPNet on the CPU in bands or compiled, all else and CUDA devices eager."""
+"""Networks through torch: ESPNet on the CPU in bands, all else and CUDA devices whole."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +17,12 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
 
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from wsi_espnet.budget import set_up_malloc
-from wsi_espnet.errors import DependencyError, ModelError, UsageError
-from wsi_espnet.inference import segmenter
-from wsi_espnet.inference.compiled import Run, compile_network, find_compiler
+from wsi_espnet.errors import ModelError, UsageError
 from wsi_espnet.inference.predictor import Columns, Execution, Precision, Prediction
 from wsi_espnet.inference.segmenter import BandedSegmenter, Segmenter
-from wsi_espnet.models import espnet
 from wsi_espnet.models.card import ModelCard
 from wsi_espnet.models.network_config import EFFICIENTNET, ENET, ERFNET, ESP_PSP, ESPNET, PSPNET, UNET, UNITS
 from wsi_espnet.models.weights import load_model
@@ -36,8 +34,6 @@ BYTES_PER_PX = {
     ("bands", True): (45, 1.5),
     ("whole", False): (135, 8.5),
     ("whole", True): (165, 7.0),
-    ("compiled", False): (170, 3.0),
-    ("compiled", True): (105, 3.5),
 }
 
 OTHER_BYTES_PER_PX = {
@@ -52,13 +48,13 @@ OTHER_BYTES_PER_PX = {
     EFFICIENTNET: (370, 2.3),  # of size 4; size 0 takes 250
 }
 
-_SOURCES = (Path(segmenter.__file__), Path(espnet.__file__))
-"""Files that say what a network computes: code compiled from others is not used."""
+Run = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+"""From (B, H, W, 3) uint8 to labels, probabilities, and whether all is finite."""
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def choose_execution(*, device: str, precision: Precision, compiled: bool, batch: int) -> Execution:
+def choose_execution(*, device: str, precision: Precision, batch: int) -> Execution:
     """How to run a network on this machine.
 
     Parameters
@@ -67,9 +63,6 @@ def choose_execution(*, device: str, precision: Precision, compiled: bool, batch
         ``auto`` (the first CUDA device, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
     precision
         ``auto`` (bf16 where the device multiplies it natively, else fp32), or one of the three.
-    compiled
-        As machine code for this CPU. That takes half a minute once; an ESPNet-C in bf16 is then 1.6 times as fast
-        (8.7 against 5.6 Mpx/s on one core). ESPNet in bands is faster as it is: 9.3 Mpx/s in bf16, compiled 6.9.
     batch
         Windows per call, > 0.
 
@@ -77,8 +70,6 @@ def choose_execution(*, device: str, precision: Precision, compiled: bool, batch
     ------
     UsageError
         There is no such device, precision or batch.
-    DependencyError
-        Compiling is asked for and no C++ compiler is installed.
     """
     if batch < 1:
         raise UsageError(f"--batch must be 1 or more, got {batch}")
@@ -87,15 +78,12 @@ def choose_execution(*, device: str, precision: Precision, compiled: bool, batch
         precision = "bf16" if _has_native_bf16(found) else "fp32"
     elif precision not in _DTYPES:
         raise UsageError(f"--precision must be auto, fp32, bf16 or fp16, got {precision!r}")
-    if compiled and find_compiler() is None:
-        raise DependencyError("compiling needs a C++ compiler (c++ or g++), and none is on the PATH; install g++")
-    return Execution(device=str(found), precision=precision, compiled=compiled, batch=batch)
+    return Execution(device=str(found), precision=precision, batch=batch)
 
 
 def in_bands(card: ModelCard, execution: Execution) -> bool:
     """Whether a network goes over windows in bands: ESPNet on the CPU, where bands have no fp16."""
-    as_it_is = execution.device == "cpu" and not execution.compiled
-    return as_it_is and card.network.architecture == ESPNET and execution.precision != "fp16"
+    return execution.device == "cpu" and card.network.architecture == ESPNET and execution.precision != "fp16"
 
 
 def network_bytes(work_px: int, *, card: ModelCard, execution: Execution) -> int:
@@ -104,7 +92,7 @@ def network_bytes(work_px: int, *, card: ModelCard, execution: Execution) -> int
     if card.network.architecture in OTHER_BYTES_PER_PX:
         base, per_class = (figure * (2 if lower else 1) for figure in OTHER_BYTES_PER_PX[card.network.architecture])
     else:
-        way = "compiled" if execution.compiled else "bands" if in_bands(card, execution) else "whole"
+        way = "bands" if in_bands(card, execution) else "whole"
         base, per_class = BYTES_PER_PX[way, lower]
     return int(work_px * execution.batch * (base + per_class * max(0, len(card.classes) - 3)))
 
@@ -120,7 +108,7 @@ class TorchPredictor:
     model
         Bundled name or path of a `.safetensors` file.
     execution
-        How to run it. With `compiled` the constructor compiles: seconds from the cache, a minute without.
+        How to run it.
 
     Raises
     ------
@@ -140,12 +128,7 @@ class TorchPredictor:
         network = network.eval().requires_grad_(False)
         # CUDA runs one kernel queue: more threads at once only need more memory there.
         self._turn = threading.Lock() if self._device.type == "cuda" else None
-        key = f"{loaded.sha256} {execution.precision}"
-        self._run: Run = network
-        if execution.compiled:
-            self._run = compile_network(network, key, sources=_SOURCES)
-        elif in_bands(loaded.card, execution):
-            self._run = BandedSegmenter(network)
+        self._run: Run = BandedSegmenter(network) if in_bands(loaded.card, execution) else network
 
     def predict(self, windows: NDArray[np.uint8], columns: Sequence[Columns] | None = None) -> Prediction:
         """Segment a batch of RGB windows, (B, H, W, 3) uint8, H and W multiples of 8; in bands only what is wanted.
@@ -156,7 +139,7 @@ class TorchPredictor:
             The network gives NaN or infinite logits.
         """
         torch.set_num_threads(1)
-        with torch.no_grad():  # what was compiled is not called in inference mode
+        with torch.no_grad():
             # What another process sent may not be written to; torch warns of that, though nothing here writes.
             batch = torch.from_numpy(np.require(windows, requirements="W"))
             if isinstance(self._run, BandedSegmenter):
