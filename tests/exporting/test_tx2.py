@@ -87,7 +87,9 @@ def old_python(request: pytest.FixtureRequest) -> Path:
         subprocess.run([interpreter, "-m", "venv", "--clear", home], check=True)
         # The pip of 3.6 itself does not know today's names of wheels.
         for packages in (("--upgrade", "pip<22"), PACKAGES[version]):
-            subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True, stderr=subprocess.DEVNULL)
+            subprocess.run(
+                [python, "-m", "pip", "install", "-q", "--no-compile", *packages], check=True, stderr=subprocess.DEVNULL
+            )
         (home / "ready").touch()
     return python
 

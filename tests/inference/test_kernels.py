@@ -120,7 +120,7 @@ def test_what_is_kept_serves_the_next_process(tmp_path: Path) -> None:
             capture_output=True, text=True,
         )  # fmt: skip
         saved.append(done.stdout.count("data saved"))
-    assert saved[0] > 0
+    assert saved[0] > 10  # not the small ones alone, which have no constants
     assert saved[1] == 0
 
 

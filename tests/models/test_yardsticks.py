@@ -171,7 +171,7 @@ def test_each_segments_a_slide(model: Path, slides: Path, tmp_path: Path) -> Non
     done = segment(slides / "CMU-1-Small-Region.svs", tmp_path / "out", model=model, mpp=2.0, precision="fp32")
     assert done.areas.tissue_px > 100_000
     assert not done.failures
-    with pytest.raises(UsageError, match="which torch alone runs on slides; leave out --backend|has no form in ONNX"):
+    with pytest.raises(UsageError, match=r"which torch alone runs on slides; leave out --backend|has no form in ONNX"):
         segment(slides / "CMU-1-Small-Region.svs", tmp_path / "other", model=model, mpp=2.0, backend="onnx")
     assert not (tmp_path / "other").exists()
 
