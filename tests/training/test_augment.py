@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from wsi_espnet.training import augment
-from wsi_espnet.training.config import AugmentConfig
+from wsi_espnet.training.augment_config import AugmentConfig
 
 FILL = (10, 20, 30)
 

@@ -12,7 +12,8 @@ import torch
 from wsi_espnet.data.adapter import Labelled
 from wsi_espnet.errors import DataError, UsageError
 from wsi_espnet.models.card import Normalisation
-from wsi_espnet.training.config import AugmentConfig, RunConfig
+from wsi_espnet.training.augment_config import AugmentConfig
+from wsi_espnet.training.config import RunConfig
 from wsi_espnet.training.loader import (
     EpochSampler,
     Images,

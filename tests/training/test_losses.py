@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsi_espnet.errors import UsageError
-from wsi_espnet.training.config import LossConfig
+from wsi_espnet.training.loss_config import LossConfig
 from wsi_espnet.training.losses import (
     at_stride_8,
     class_weights,

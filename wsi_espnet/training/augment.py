@@ -14,7 +14,7 @@ from PIL import Image
 from skimage.color import hed_from_rgb, rgb_from_hed
 
 from wsi_espnet.classes import UNLABELLED
-from wsi_espnet.training.config import AugmentConfig
+from wsi_espnet.training.augment_config import AugmentConfig
 
 Rgb = NDArray[np.uint8]
 Labels = NDArray[np.uint8]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from wsi_espnet.models.card import Normalisation
 from wsi_espnet.models.network_config import (
@@ -22,19 +22,9 @@ from wsi_espnet.models.network_config import (
     Unit,
     UnitsConfig,
 )
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
-Quality = Annotated[int, Field(ge=1, le=100)]
-Side = Annotated[int, Field(ge=16, multiple_of=8)]
-
-
-class Section(BaseModel):
-    """What all tables have in common: frozen, and no key but those listed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+from wsi_espnet.training.augment_config import AugmentConfig
+from wsi_espnet.training.loss_config import LossConfig
+from wsi_espnet.training.section import Count, NotNegative, Positive, Section, Share
 
 
 class DataConfig(Section):
@@ -52,7 +42,7 @@ class DataConfig(Section):
 
     adapter: str
     root: Path | None = None
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     train: str = "train"
     validation: str = "val"
     cache: bool = False
@@ -106,7 +96,7 @@ class ModelConfig(Section):
     size: Annotated[int, Field(ge=0, le=4)] = 2
     init: str | None = None
     init_part: Literal["all", "encoder"] = "all"
-    init_classes: dict[str, str] = {}
+    init_classes: dict[str, str] = Field(default_factory=dict)
     revive: bool = False
     normalisation: Normalisation | None = None
 
@@ -123,140 +113,6 @@ class ModelConfig(Section):
                 return EfficientNetConfig(size=self.size, classes=classes)
             case "encoder" | "espnet-c" | "espnet":
                 return EspNetConfig(architecture=self.architecture, p=self.p, q=self.q, classes=classes, skip=self.skip)
-
-
-class AugmentConfig(Section):
-    """What differs between two looks at an image.
-
-    Parameters
-    ----------
-    crop_px
-        (height, width) of what the network is given.
-    scale
-        Smallest and largest enlargement, drawn log-uniformly.
-    flip
-        Share of crops that are mirrored left to right.
-    pose
-        Turn by quarters and mirror at random: for tissue, which has no up. It needs square crops.
-    brightness, contrast, saturation, hue
-        Largest change, as a share (of the circle of hues for the last).
-    white_balance
-        Largest change of each of R, G and B for itself, as a share: light of another colour, another camera.
-    gamma
-        Largest power of the values 0..1, at least 1, and the inverse of the smallest: deeper and paler shadows.
-    noise
-        Largest standard deviation of noise in each value, of 255.
-    jpeg_quality
-        (lowest, highest) quality at which the crop is compressed as JPEG, as slides are; None leaves it as it is.
-    stain_gain, stain_shift
-        For H&E: the range by which each stain is scaled, and the largest shift in optical density.
-    blank
-        For tissue: share of crops of which a part is covered by glass, ink or black, in the class of glass.
-    mosaic
-        Share of crops that are put together from parts of four images, so that neighbours of another class are met.
-    paste
-        Share of crops that are given half the classes of another one, where they stand there: for streets.
-    """
-
-    crop_px: tuple[Side, Side]
-    scale: tuple[Positive, Positive] = (0.5, 2.0)
-    flip: Share = 0.5
-    pose: bool = False
-    brightness: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    contrast: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    saturation: Share = 0.0
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    white_balance: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    gamma: Annotated[float, Field(ge=1, le=4)] = 1.0
-    noise: NotNegative = 0.0
-    jpeg_quality: tuple[Quality, Quality] | None = None
-    stain_gain: tuple[Positive, Positive] | None = None
-    stain_shift: NotNegative = 0.0
-    blank: Share = 0.0
-    mosaic: Share = 0.0
-    paste: Share = 0.0
-
-    @model_validator(mode="after")
-    def _ensure_rising_ranges(self) -> AugmentConfig:
-        for name, span in (
-            ("scale", self.scale),
-            ("stain_gain", self.stain_gain),
-            ("jpeg_quality", self.jpeg_quality),
-        ):
-            if span is not None and span[0] > span[1]:
-                raise ValueError(f"{name} must be (smallest, largest), got {span}")
-        return self
-
-    @model_validator(mode="after")
-    def _ensure_poses_are_square(self) -> AugmentConfig:
-        if self.pose and self.crop_px[0] != self.crop_px[1]:
-            raise ValueError(f"pose turns by quarters and needs a square crop_px, got {self.crop_px}")
-        return self
-
-
-class DistillConfig(Section):
-    """Other networks to learn from beside the ground truth.
-
-    Parameters
-    ----------
-    teacher
-        A `.safetensors` file or bundled name that knows the data set's classes, by name, among its own; or several,
-        whose probabilities are averaged.
-    plain
-        Show it each crop before colours, light and stains are changed, and before it is compressed: a teacher that
-        errs in another light then teaches the network not to.
-    logits, temperature
-        Weight of the divergence between the softened outputs, and the softening (Hinton et al. 2015, arXiv 1503.02531).
-    pairwise, pool
-        Weight of the difference in similarity between places of the map at stride 8, averaged over pool x pool
-        (Liu et al. 2019, arXiv 1903.04197).
-    """
-
-    teacher: str | Annotated[tuple[str, ...], Field(min_length=1)]
-    plain: bool = False
-    logits: NotNegative = 1.0
-    temperature: Positive = 1.0
-    pairwise: NotNegative = 0.0
-    pool: Count = 2
-
-    @property
-    def teachers(self) -> tuple[str, ...]:
-        """All of them, be it one."""
-        return (self.teacher,) if isinstance(self.teacher, str) else self.teacher
-
-
-class LossConfig(Section):
-    """Weighted sum of what is made small.
-
-    Parameters
-    ----------
-    cross_entropy, dice
-        Weights of the two.
-    class_weights
-        ``inverse-log`` is 1 / ln(1.10 + p) of each class's share p of the training px (the authors' rule), ``none``
-        is 1, or one number per class.
-    ohem_threshold, ohem_min_kept
-        Px whose true class has at least this probability are left out of the cross-entropy, but never so many that
-        fewer than that share of the px of a batch is kept. None keeps all.
-    auxiliary
-        Weight of the same loss on the encoder's own logits at stride 8; of use with ``espnet`` alone.
-    distill
-        A teacher, or None.
-    """
-
-    cross_entropy: NotNegative = 1.0
-    dice: NotNegative = 0.0
-    class_weights: Literal["inverse-log", "none"] | tuple[Positive, ...] = "inverse-log"
-    ohem_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
-    ohem_min_kept: Share = 0.0625
-    auxiliary: NotNegative = 0.0
-    distill: DistillConfig | None = None
-
-    @model_validator(mode="after")
-    def _ensure_some_loss(self) -> LossConfig:
-        if self.cross_entropy == self.dice == 0:
-            raise ValueError("cross_entropy and dice cannot both be 0")
-        return self
 
 
 class OptimiserConfig(Section):

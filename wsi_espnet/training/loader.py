@@ -20,8 +20,9 @@ from wsi_espnet.data.adapter import Labelled, Sample
 from wsi_espnet.errors import UsageError
 from wsi_espnet.models.card import Normalisation
 from wsi_espnet.training.augment import augmented, mosaic, paste
+from wsi_espnet.training.augment_config import AugmentConfig
 from wsi_espnet.training.blanks import add_blank
-from wsi_espnet.training.config import AugmentConfig, RunConfig
+from wsi_espnet.training.config import RunConfig
 
 PREFETCH = 4
 """Batches that each loader process keeps ready."""

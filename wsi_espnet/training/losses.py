@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wsi_espnet.classes import UNLABELLED
 from wsi_espnet.errors import UsageError
-from wsi_espnet.training.config import LossConfig
+from wsi_espnet.training.loss_config import LossConfig
 
 STRIDE = 8
 """Px per px of the encoder's logits."""
