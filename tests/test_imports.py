@@ -42,6 +42,7 @@ ROOMS = (
     "jobs",
     "bench",
     "cli",
+    "__main__",
 )
 """A room imports itself and rooms before it. A room is a package or a module at the top of wsi_espnet."""
 
@@ -63,6 +64,7 @@ JOBS = frozenset(
         "export",
         "outlines",
         "mask",
+        "pipeline",
     }
 )
 """Modules at the top of wsi_espnet that make up the room `jobs`."""
@@ -246,6 +248,7 @@ COMMANDS = [
         "sample",
         "export",
         "export check",
+        "run",
     ],
     *["models", "models import", "data", "data check", "batch status"],
 ]

@@ -125,7 +125,7 @@ def test_settings_survive_being_written_and_read(file: Path) -> None:
     assert TrainConfig.model_validate_json(config.model_dump_json()) == config
 
 
-TRAINING = sorted(path for path in PIPELINES.glob("*.toml") if not path.stem.startswith("batch-"))
+TRAINING = sorted(path for path in PIPELINES.glob("*.toml") if not path.stem.startswith(("batch-", "steps-")))
 
 
 @pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)

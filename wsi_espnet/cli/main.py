@@ -19,6 +19,7 @@ from wsi_espnet.cli import (
     mask,
     models,
     outlines,
+    pipeline,
     predict,
     sample,
     segment,
@@ -52,6 +53,7 @@ app.command("tile")(tile.tile)
 app.command("sample")(sample.sample)
 app.command("train")(train.train)
 app.command("export", cls=export.ExportCommand)(export.export)
+app.command("run")(pipeline.pipeline)
 app.add_typer(batch.app, name="batch")
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
