@@ -19,6 +19,7 @@ PLUGINS = PROJECT / "plugins"
 
 ROOMS = (
     "errors",
+    "settings",
     "atomic",
     "locks",
     "machine",

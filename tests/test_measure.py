@@ -17,8 +17,7 @@ from wsi_espnet.evaluate import evaluate
 from wsi_espnet.measure import measure
 from wsi_espnet.models.catalog import class_table
 from wsi_espnet.models.weights import load_model
-from wsi_espnet.training.config import TrainConfig
-from wsi_espnet.training.config_file import read_config
+from wsi_espnet.training.config import TrainConfig, read_config
 
 SETTINGS = """
 name = "small"

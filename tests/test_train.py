@@ -19,9 +19,9 @@ from wsi_espnet.errors import ResumeError, UsageError
 from wsi_espnet.models.importer import import_pth
 from wsi_espnet.models.network_config import EspNetConfig
 from wsi_espnet.models.weights import load_model, save_model
+from wsi_espnet.settings import parse
 from wsi_espnet.train import TrainResult, train
-from wsi_espnet.training.config import TrainConfig
-from wsi_espnet.training.config_file import parse_config, read_config
+from wsi_espnet.training.config import TrainConfig, read_config
 from wsi_espnet.training.run_folder import read_rows
 
 SMALL: dict[str, Any] = {
@@ -74,7 +74,7 @@ def config(root: Path, **changes: dict[str, Any]) -> TrainConfig:
     """The small settings; a section that is given is merged with its own."""
     values = {**SMALL, "data": {**SMALL["data"], "root": str(root)}}
     values |= {name: {**values.get(name, {}), **section} for name, section in changes.items()}
-    return parse_config(values, "test")
+    return parse(TrainConfig, values, "test")
 
 
 def run(root: Path, out: Path, **changes: dict[str, Any]) -> TrainResult:
@@ -281,7 +281,7 @@ def test_data_that_do_not_fit_are_said(streets: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="needs a class that glass belongs to"):
         run(streets, tmp_path / "f", augment={"blank": 0.1})
     with pytest.raises(UsageError, match="not said; give it as --data"):
-        train(parse_config(SMALL, "test"), tmp_path / "d", command="a test")
+        train(parse(TrainConfig, SMALL, "test"), tmp_path / "d", command="a test")
     assert list(tmp_path.iterdir()) == [], "a start that failed is no run"
 
 

@@ -20,15 +20,15 @@ import shlex
 import string
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from wsi_espnet.errors import UsageError
+from wsi_espnet.settings import Section, parse, read_toml
 
 Told = Callable[[int, "Step", bool], None]
 """Told of each step, before it, its number from 1 and whether it will be run."""
@@ -58,14 +58,12 @@ class Step:
         return shlex.join(["wsi-espnet", *self.words])
 
 
-class _Step(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _Step(Section):
     run: Annotated[str, Field(min_length=1)]
     makes: str | None = None
 
 
-class _File(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _File(Section):
     given: dict[str, str | int | float] = Field(default_factory=dict)
     steps: Annotated[tuple[_Step, ...], Field(min_length=1)]
 
@@ -121,19 +119,10 @@ def _run(step: Step) -> int:
 
 
 def _parse(path: Path) -> _File:
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise UsageError(f"cannot read the pipeline {path}: {exc.strerror}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise UsageError(f"{path} is not TOML: {exc}") from exc
+    values = read_toml(path)
     if "steps" not in values:
         raise UsageError(f"{path} has no [[steps]]{_other_use(path, values)}")
-    try:
-        return _File.model_validate(values)
-    except ValidationError as exc:
-        error = exc.errors()[0]
-        raise UsageError(f"{path}: {'.'.join(map(str, error['loc']))}: {error['msg']}") from exc
+    return parse(_File, values, str(path))
 
 
 def _other_use(path: Path, values: Mapping[str, Any]) -> str:

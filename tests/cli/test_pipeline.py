@@ -92,7 +92,7 @@ def test_ctrl_c_reaches_the_step_and_the_same_command_goes_on(bench: Path, tmp_p
         ('steps = [{run = "info $"}]', [], "a $ itself is written $$"),
         ('steps = [{run = "info \'a"}]', [], "step 1 cannot be read: No closing quotation"),
         ("steps = []", [], "steps: Tuple should have at least 1 item"),
-        ('steps = [{ran = "info"}]', [], "steps.0.run: Field required"),
+        ('steps = [{ran = "info"}]', [], "the setting steps.0.run is missing; there is no setting steps.0.ran"),
         ('steps = [{run = "info a.svs"}]', ["--set", "out=b"], "has no value 'out'; it has none"),
         ('steps = [{run = "info $s"}]\n[given]\ns = ""', [], "needs s; say --set s=..."),
         ("steps = ", [], "is not TOML"),
@@ -107,7 +107,7 @@ def test_what_cannot_work_is_refused_before_the_first_step(
 
 
 def test_a_file_that_is_not_there_is_refused(wsi_espnet: Call, tmp_path: Path) -> None:
-    wsi_espnet("run", tmp_path / "p.toml").assert_refused(2, "cannot read the pipeline", "No such file")
+    wsi_espnet("run", tmp_path / "p.toml").assert_refused(2, "cannot read the settings", "No such file")
 
 
 def test_a_step_must_make_what_it_says(bench: Path, tmp_path: Path) -> None:

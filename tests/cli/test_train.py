@@ -17,7 +17,7 @@ from wsi_espnet.errors import DependencyError, UsageError
 from wsi_espnet.train import train
 from wsi_espnet.training import extra
 from wsi_espnet.training.callbacks import TrainProgress
-from wsi_espnet.training.config_file import read_config
+from wsi_espnet.training.config import read_config
 from wsi_espnet.training.run_folder import read_rows
 
 SETTINGS = """

@@ -9,8 +9,7 @@ from pydantic import ValidationError
 
 from wsi_espnet.cli.values import options_of
 from wsi_espnet.errors import UsageError
-from wsi_espnet.training.config import TrainConfig
-from wsi_espnet.training.config_file import read_config
+from wsi_espnet.training.config import TrainConfig, read_config
 
 PIPELINES = Path(__file__).resolve().parents[2] / "pipelines"
 

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from wsi_espnet.errors import ResumeError
+from wsi_espnet.settings import parse
 from wsi_espnet.training.config import TrainConfig
-from wsi_espnet.training.config_file import parse_config
 from wsi_espnet.training.pictures import draw_curves
 from wsi_espnet.training.run_folder import RunFolder, commit, environment, read_rows, write_rows
 
@@ -20,7 +20,7 @@ VALUES = {"name": "a", "data": {"adapter": "camvid"}, "augment": {"crop_px": [64
 
 
 def settings(**run: object) -> TrainConfig:
-    return parse_config({**VALUES, "run": {"epochs": 3, **run}}, "test")
+    return parse(TrainConfig, {**VALUES, "run": {"epochs": 3, **run}}, "test")
 
 
 def test_looking_at_a_folder_writes_nothing(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from wsi_espnet.training.config_file import read_config
+from wsi_espnet.training.config import read_config
 from wsi_espnet.training.setup import open_data, set_up
 from wsi_espnet.training.trainer import arithmetic, choose_device, fit, make_trainer, quiet
 

@@ -98,7 +98,7 @@ def measure(
 
     For the mean of several models' weights, and for one that will meet other pictures than it was trained on.
     """
-    from wsi_espnet.training.config_file import read_config
+    from wsi_espnet.training.config import read_config
     from wsi_espnet.training.extra import ensure_extra
 
     ensure_extra()

@@ -31,7 +31,7 @@ def train(
 ) -> None:
     """Train a network; started again, a run that was cut short goes on."""
     from wsi_espnet.budget import keep_freed_memory
-    from wsi_espnet.training.config_file import read_config
+    from wsi_espnet.training.config import read_config
     from wsi_espnet.training.extra import ensure_extra
 
     ensure_extra()

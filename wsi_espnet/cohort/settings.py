@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from wsi_espnet.errors import UsageError
-
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[int, Field(ge=0)]
+from wsi_espnet.settings import Count, Positive, Section, Whole, change, parse, read_toml
 
 QUEUES = ("slurm", "pbs", "lsf", "sge", "htcondor")
 """Batch systems, through dask-jobqueue."""
-
-
-class Section(BaseModel):
-    """What all tables have in common: frozen, and no key but those listed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SegmentOptions(Section):
@@ -38,7 +27,7 @@ class SegmentOptions(Section):
     allow_upsampling: bool = False
     tissue: str = "auto"
     window: Count | None = None
-    halo: NotNegative | None = None
+    halo: Whole | None = None
     stitch: Literal["blend", "crop"] = "blend"
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -87,11 +76,11 @@ class ClusterOptions(Section):
     threads: Count | None = None
     memory: str | None = None
     processes: Count = 1
-    gpus: NotNegative | None = None
+    gpus: Whole | None = None
     walltime: str | None = None
     queue: str | None = None
     account: str | None = None
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     patience_s: Positive = 300.0
 
     @model_validator(mode="after")
@@ -132,36 +121,6 @@ def read_config(path: Path | None, changes: Mapping[str, Any]) -> BatchConfig:
     UsageError
         The file is missing or not TOML, or a key is unknown or of a wrong value; the message names it.
     """
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as exc:
-            raise UsageError(f"cannot read the settings {path}: {exc.strerror}") from exc
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-            raise UsageError(f"{path} is not TOML: {exc}") from exc
-    for key, value in changes.items():
-        _set(values, key, value)
-    try:
-        return BatchConfig.model_validate(values)
-    except ValidationError as exc:
-        said = "; ".join(_say(dict(error)) for error in exc.errors())
-        raise UsageError(f"{path or 'the batch'}: {said}" if path else said) from exc
-
-
-def _set(values: dict[str, Any], key: str, value: Any) -> None:
-    *tables, last = key.split(".")
-    for name in tables:
-        values = values.setdefault(name, {})
-        if not isinstance(values, dict):
-            raise UsageError(f"{key} cannot be set: {name} is a value, not a table")
-    values[last] = value
-
-
-def _say(error: dict[str, Any]) -> str:
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        return f"there is no setting {key}"
-    if error["type"] == "value_error":
-        return str(error["msg"]).removeprefix("Value error, ")
-    return f"{key}: {error['msg']}, got {error['input']!r}"
+    values: dict[str, Any] = {} if path is None else read_toml(path)
+    change(values, changes)
+    return parse(BatchConfig, values, str(path or "the batch"))

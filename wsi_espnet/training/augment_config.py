@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from wsi_espnet.training.section import NotNegative, Positive, Section, Share
+from wsi_espnet.settings import NotNegative, Positive, Section, Share
 
 Quality = Annotated[int, Field(ge=1, le=100)]
 Side = Annotated[int, Field(ge=16, multiple_of=8)]

@@ -5,6 +5,7 @@ One section per table of the file; unknown keys are refused by name. `pipelines/
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,9 +23,9 @@ from wsi_espnet.models.network_config import (
     Unit,
     UnitsConfig,
 )
+from wsi_espnet.settings import Count, NotNegative, Positive, Section, Share, Whole, change, parse, read_toml
 from wsi_espnet.training.augment_config import AugmentConfig
 from wsi_espnet.training.loss_config import LossConfig
-from wsi_espnet.training.section import Count, NotNegative, Positive, Section, Share
 
 
 class DataConfig(Section):
@@ -189,18 +190,18 @@ class RunConfig(Section):
     """
 
     epochs: Count
-    batch: Annotated[int, Field(ge=1)] = 8
+    batch: Count = 8
     accumulate: Count = 1
     repeats: Count = 1
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Whole = 0
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: Count = 1
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Whole = 0
     threads: Count | None = None
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     validate_every: Count = 1
-    pictures: Annotated[int, Field(ge=0)] = 4
+    pictures: Whole = 4
 
 
 class CardConfig(Section):
@@ -241,3 +242,29 @@ class TrainConfig(Section):
         if self.model.architecture == PSPNET and self.run.batch < 2:
             raise ValueError("a pspnet normalises one px of each image's coarsest map and needs run.batch of 2 or more")
         return self
+
+
+def read_config(
+    path: str | Path, *, data: str | Path | None = None, changes: Mapping[str, Any] | None = None
+) -> TrainConfig:
+    """The settings of a TOML file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    data
+        Takes the place of `data.root`.
+    changes
+        Values by dotted key, such as ``run.epochs``, which take the place of the file's.
+
+    Raises
+    ------
+    UsageError
+        The file is missing or not TOML, or a key is unknown, missing or of a wrong value; the message names it.
+    """
+    values = read_toml(Path(path))
+    change(values, changes or {})
+    if data is not None:
+        change(values, {"data.root": str(data)})
+    return parse(TrainConfig, values, str(path))

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from wsi_espnet.training.section import Count, NotNegative, Positive, Section, Share
+from wsi_espnet.settings import Count, NotNegative, Positive, Section, Share
 
 
 class DistillConfig(Section):
