@@ -286,7 +286,8 @@ def test_progress_leaves_nothing_but_whole_lines_in_a_log(bench: Path, tmp_path:
     assert told.status == 0
     assert told.err.isascii()
     assert "\r" not in told.err
-    assert len(told.err.splitlines()) == 2  # what is read, and how it is computed
+    said = [line for line in told.err.splitlines() if not line.startswith("compiling the network")]  # where nobody has
+    assert len(said) == 2  # what is read, and how it is computed
 
 
 def test_a_small_slide_of_another_size_is_told_from_the_first(bench: Path, wsi_espnet: Call, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_the_commands_of_those_that_come_along_are_known(path: Path, wsi_espnet:
     assert all(f"'{GIVEN[name]}'" in told.out for name in said)
 
 
-def test_a_slide_goes_through_and_what_is_made_is_not_made_again(bench: Path, tmp_path: Path) -> None:
+def test_a_slide_goes_through(bench: Path, tmp_path: Path, wsi_espnet: Call) -> None:
     out = tmp_path / "with blanks"
     words = ["run", PIPELINES / "steps-slide.toml"]
     for name, value in {"slide": bench / "slide.svs", "model": bench / "tiny.safetensors", "out": out}.items():
@@ -42,13 +42,22 @@ def test_a_slide_goes_through_and_what_is_made_is_not_made_again(bench: Path, tm
         "step 1 of 3", "step 2 of 3", "step 3 of 3",
     ]  # fmt: skip
     assert "tissue  0.0" in told.out
-    made = {name: (out / name).stat().st_mtime_ns for name in ("outlines.geojson", "mask.ome.tiff")}
     (out / "outlines.geojson").unlink()
-    told = run_process(*words)
+    segmented, outlined, masked = wsi_espnet(*words, "--dry-run").out.splitlines()
+    assert segmented.startswith("wsi-espnet segment ")
+    assert outlined == f"wsi-espnet outlines '{out}'"
+    assert masked == f"# {out / 'mask.ome.tiff'} is there"
+
+
+def test_what_is_made_is_not_made_again(tmp_path: Path) -> None:
+    steps = 'steps = [{run = "segment $here/absent.svs", makes = "$here/p.toml"}, {run = "models list"}]'
+    told = run_process("run", write(tmp_path / "p.toml", steps))
     assert told.status == 0, told.err
-    assert f"step 3 of 3: {out / 'mask.ome.tiff'} is there" in told.err
-    assert (out / "mask.ome.tiff").stat().st_mtime_ns == made["mask.ome.tiff"]
-    assert (out / "outlines.geojson").stat().st_mtime_ns > made["outlines.geojson"]
+    assert told.err.splitlines() == [
+        f"step 1 of 2: {tmp_path / 'p.toml'} is there",
+        "step 2 of 2: wsi-espnet models list",
+    ]
+    assert "glas-colon" in told.out
 
 
 def test_a_step_that_fails_ends_it_with_its_sentence_and_status(bench: Path, tmp_path: Path) -> None:
@@ -87,6 +96,8 @@ def test_ctrl_c_reaches_the_step_and_the_same_command_goes_on(bench: Path, tmp_p
     [
         ('steps = [{run = "segment a.svs"}, {run = "segmint a.svs"}]', [], "step 2, wsi-espnet segmint a.svs: No such"),
         ('steps = [{run = "info a.svs --fast"}]', [], "No such option: --fast"),
+        ('steps = [{run = "info a.svs"}, {run = "info --help"}]', [], "step 2, wsi-espnet info --help, does nothing"),
+        ('steps = [{run = "run $here/p.toml"}]', [], "a pipeline runs no other, nor itself"),
         ('steps = [{run = "models calibrate m.safetensors"}]', [], "step 1, wsi-espnet models calibrate"),
         ('steps = [{run = "info $slide"}]', [], "step 1: nothing gives $slide; there are here"),
         ('steps = [{run = "info $"}]', [], "a $ itself is written $$"),

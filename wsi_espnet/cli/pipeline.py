@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,14 +53,25 @@ def pipeline(
 
 def _ensure_commands(steps: Sequence[Step]) -> None:
     """Hold all commands against what they take, so that the last is not refused after hours of the first."""
+    for number, step in enumerate(steps, start=1):
+        place = f"step {number}, {step}"
+        if step.words[:1] == ("run",):
+            raise UsageError(f"{place}: a pipeline runs no other, nor itself; write its steps here")
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # --help and --version are said at once
+                _parse(list(step.words))
+        except typer.TyperException as exc:
+            raise UsageError(f"{place}: {exc.format_message().rstrip('.')}") from exc
+        except typer.Exit as exc:
+            raise UsageError(f"{place}, does nothing; leave it out") from exc
+
+
+def _parse(words: list[str]) -> None:
+    """Read the words of a command as Typer would, and run nothing."""
     from wsi_espnet.cli.main import app
 
-    for number, step in enumerate(steps, start=1):
-        command: Any = typer.main.get_command(app)
-        try:
-            context = command.make_context("wsi-espnet", list(step.words))
-            while hasattr(command, "resolve_command"):  # a group
-                name, command, words = command.resolve_command(context, [*context._protected_args, *context.args])
-                context = command.make_context(name, words, parent=context)
-        except typer.TyperException as exc:
-            raise UsageError(f"step {number}, {step}: {exc.format_message().rstrip('.')}") from exc
+    command: Any = typer.main.get_command(app)
+    context = command.make_context("wsi-espnet", words)
+    while hasattr(command, "resolve_command"):  # a group
+        name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        context = command.make_context(name, rest, parent=context)
