@@ -68,7 +68,7 @@ class _File(Section):
     steps: Annotated[tuple[_Step, ...], Field(min_length=1)]
 
 
-def read_pipeline(path: Path, changes: Mapping[str, Any]) -> tuple[Step, ...]:
+def read_pipeline(path: Path, changes: Mapping[str, str]) -> tuple[Step, ...]:
     """The steps of a file, with `changes` in place of what it gives.
 
     Raises
@@ -97,8 +97,9 @@ def run_pipeline(steps: Sequence[Step], told: Told) -> int:
         A step ended well, and what it should make is not there.
     """
     for number, step in enumerate(steps, start=1):
-        told(number, step, not step.is_done)
-        if step.is_done:
+        is_done = step.is_done
+        told(number, step, not is_done)
+        if is_done:
             continue
         status = _run(step)
         if status:

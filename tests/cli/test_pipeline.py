@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -29,6 +30,14 @@ def test_the_commands_of_those_that_come_along_are_known(path: Path, wsi_espnet:
     assert len(told.out.splitlines()) == path.read_text(encoding="utf-8").count("[[steps]]")
     assert all(line.startswith("wsi-espnet ") for line in told.out.splitlines())
     assert all(f"'{GIVEN[name]}'" in told.out for name in said)
+
+
+@pytest.mark.parametrize("value", ["1e3", "007", "true", "2026-11-30", "a b"])
+def test_a_value_is_the_text_that_was_said(value: str, wsi_espnet: Call, tmp_path: Path) -> None:
+    file = write(tmp_path / "p.toml", 'steps = [{run = "info $slide"}]\n[given]\nslide = ""\n')
+    assert shlex.split(wsi_espnet("run", file, "--dry-run", "--set", f"slide={value}").out) == [
+        "wsi-espnet", "info", value,
+    ]  # fmt: skip
 
 
 def test_a_slide_goes_through(bench: Path, tmp_path: Path, wsi_espnet: Call) -> None:

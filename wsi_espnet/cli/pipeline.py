@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wsi_espnet.cli import say
-from wsi_espnet.cli.values import options_of
+from wsi_espnet.cli.values import pairs
 from wsi_espnet.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def pipeline(
         Path, typer.Argument(metavar="FILE", help="A pipeline as TOML; pipelines/steps-*.toml are some to start from.")
     ],
     changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a value that the file gives.")
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change a value that the file gives.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the commands, and run none.")] = False,
 ) -> None:
@@ -31,7 +31,7 @@ def pipeline(
     from wsi_espnet.cli.main import INTERRUPTED, fail
     from wsi_espnet.pipeline import read_pipeline, run_pipeline
 
-    steps = read_pipeline(file, options_of(changes or []))
+    steps = read_pipeline(file, pairs(changes, "--set"))
     _ensure_commands(steps)
     if dry_run:
         for step in steps:
