@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import string
 import subprocess
 import sys
@@ -91,6 +92,8 @@ def read_pipeline(path: Path, changes: Mapping[str, str]) -> tuple[Step, ...]:
 def run_pipeline(steps: Sequence[Step], told: Told) -> int:
     """Run them in order, each as a process of its own, until one fails; the exit status of the last.
 
+    To be called from the main thread: SIGTERM is passed on to the step that runs.
+
     Raises
     ------
     UsageError
@@ -111,12 +114,17 @@ def run_pipeline(steps: Sequence[Step], told: Told) -> int:
 
 def _run(step: Step) -> int:
     with subprocess.Popen([sys.executable, "-m", "wsi_espnet", *step.words]) as process:
-        while True:
-            try:
-                status = process.wait()
-            except KeyboardInterrupt:  # the terminal has told the process too, which puts away what it has
-                continue
-            return status if status >= 0 else 128 - status  # killed by a signal: as shells have it
+        # Who ends this process means the step: left alone, it would go on unseen.
+        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        try:
+            while True:
+                try:
+                    status = process.wait()
+                except KeyboardInterrupt:  # the terminal has told the process too, which puts away what it has
+                    continue
+                return status if status >= 0 else 128 - status  # killed by a signal: as shells have it
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _parse(path: Path) -> _File:

@@ -80,7 +80,8 @@ def test_a_step_that_fails_ends_it_with_its_sentence_and_status(bench: Path, tmp
     assert [path.name for path in tmp_path.iterdir()] == ["p.toml"]
 
 
-def test_ctrl_c_reaches_the_step_and_the_same_command_goes_on(bench: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["ctrl-c", "sigterm"])
+def test_what_ends_it_ends_the_step_and_the_same_command_goes_on(ending: str, bench: Path, tmp_path: Path) -> None:
     slide = small_slide(tmp_path / "slide.svs", blobs(2400, 2400))
     step = f"segment {slide} -o {tmp_path / 'out'} -m {bench / 'tiny.safetensors'}"
     file = write(tmp_path / "p.toml", f'steps = [{{run = "{step}"}}, {{run = "info {slide}"}}]')
@@ -89,11 +90,18 @@ def test_ctrl_c_reaches_the_step_and_the_same_command_goes_on(bench: Path, tmp_p
     deadline = time.monotonic() + 60
     while not core.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.splitlines()[-2].startswith("interrupted; what is finished is kept")
-    assert err.splitlines()[-1] == "step 1 of 2 was interrupted; the same command goes on there"
+    if ending == "ctrl-c":
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    else:
+        process.terminate()
+    _, err = process.communicate(timeout=60)  # which the step holds open, as long as it lives
+    if ending == "ctrl-c":
+        assert process.returncode == 130
+        assert err.splitlines()[-2].startswith("interrupted; what is finished is kept")
+        assert err.splitlines()[-1] == "step 1 of 2 was interrupted; the same command goes on there"
+    else:
+        assert process.returncode == 143
+        assert err.splitlines()[-1].startswith("step 1 of 2 left with status 143")
     assert "Traceback" not in err
     told = run_process("run", file)
     assert told.status == 0, told.err
