@@ -290,8 +290,8 @@ OVERFIT: dict[str, dict[str, Any]] = {
     "augment": {"crop_px": [64, 96], "scale": [1.0, 1.0], "flip": 0.0, "brightness": 0.0, "hue": 0.0},
     "loss": {"dice": 1.0, "auxiliary": 0.0},
     "optimiser": {"learning_rate": 0.02, "weight_decay": 0.0, "clip": 5.0},
-    "schedule": {"name": "cosine", "warm_up_epochs": 5},  # a constant rate may leap in the last epoch
-    "run": {"batch": 4, "accumulate": 1, "repeats": 1, "ema": 0.9},
+    "schedule": {"name": "cosine", "warm_up_epochs": 1},  # a constant rate may leap in the last epoch
+    "run": {"batch": 4, "accumulate": 1, "repeats": 10, "ema": 0.9},
 }
 """Learn four crops by heart: no augmentation, scored on the same."""
 
@@ -299,9 +299,9 @@ OVERFIT: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(
     ("architecture", "epochs"),
     [
-        pytest.param("espnet", 300, marks=pytest.mark.slow),  # poles of three px take their time
-        pytest.param("espnet-c", 100, marks=pytest.mark.slow),
-        ("encoder", 100),
+        pytest.param("espnet", 30, marks=pytest.mark.slow),  # poles of three px take their time
+        pytest.param("espnet-c", 10, marks=pytest.mark.slow),
+        ("encoder", 10),
     ],
 )
 def test_four_images_are_learned_by_heart(shared: Path, tmp_path: Path, architecture: str, epochs: int) -> None:
