@@ -24,7 +24,7 @@ from wsi_espnet.cohort.manifest import Entry, read_entries
 from wsi_espnet.cohort.pages import write_pages
 from wsi_espnet.cohort.settings import BatchConfig, ClusterOptions, SegmentOptions
 from wsi_espnet.errors import OutputError, UsageError, WsiEspnetError
-from wsi_espnet.inference.tasks import KEPT
+from wsi_espnet.inference.job import KEPT
 from wsi_espnet.models.catalog import find_model
 from wsi_espnet.resume import read_mark
 from wsi_espnet.slides.slide import CACHE_BYTES

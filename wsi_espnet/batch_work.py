@@ -21,9 +21,9 @@ from wsi_espnet.budget import set_up_malloc
 from wsi_espnet.cohort.settings import SegmentOptions
 from wsi_espnet.errors import ResumeError
 from wsi_espnet.inference.backends import shared_predictor
+from wsi_espnet.inference.job import Job
 from wsi_espnet.inference.predictor import Execution
 from wsi_espnet.inference.schedule import Outcome
-from wsi_espnet.inference.tasks import Job
 from wsi_espnet.outputs.areas import Areas
 from wsi_espnet.outputs.result import Reports, ResultFolder
 from wsi_espnet.segment import make_job, result_folder, scale_warning, told_apart

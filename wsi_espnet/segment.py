@@ -15,8 +15,9 @@ from wsi_espnet.geometry import ReadPlan
 from wsi_espnet.grid import Grid
 from wsi_espnet.inference import schedule
 from wsi_espnet.inference.backends import open_predictor
+from wsi_espnet.inference.job import Job
 from wsi_espnet.inference.predictor import Execution
-from wsi_espnet.inference.tasks import Failure, Job
+from wsi_espnet.inference.tasks import Failure
 from wsi_espnet.outputs.areas import Areas
 from wsi_espnet.outputs.ome_zarr import ResultStore
 from wsi_espnet.outputs.result import FailedCore, ResultFolder, slide_name

@@ -116,7 +116,7 @@ def test_what_is_kept_serves_the_next_process(tmp_path: Path) -> None:
     for _ in range(2):
         done = subprocess.run(
             [sys.executable, "-c", code, *FOLDERS],
-            env=os.environ | {"NUMBA_DEBUG_CACHE": "1", "NUMBA_OPT": "0", "NUMBA_CACHE_DIR": str(tmp_path)}, check=True,
+            env=os.environ | {"NUMBA_DEBUG_CACHE": "1", "NUMBA_CACHE_DIR": str(tmp_path)}, check=True,
             capture_output=True, text=True,
         )  # fmt: skip
         saved.append(done.stdout.count("data saved"))

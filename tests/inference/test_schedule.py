@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from wsi_espnet.geometry import Region
 from wsi_espnet.grid import Grid, Window
-from wsi_espnet.inference import tasks
+from wsi_espnet.inference import job
+from wsi_espnet.inference.job import Index, Job
 from wsi_espnet.inference.predictor import Columns, Prediction
 from wsi_espnet.inference.schedule import Graph, build_graph, run_threads
-from wsi_espnet.inference.tasks import RETRIES, Failure, Index, Job
+from wsi_espnet.inference.tasks import RETRIES, Failure
 from wsi_espnet.slides.tissue_mask import TissueMask
 
 CORE, HALO, BLEND = 64, 16, 8
@@ -149,7 +150,7 @@ def test_freed_memory_is_given_back_after_every_fourth_call(
     image: NDArray[np.uint8], batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[None] = []
-    monkeypatch.setattr(tasks, "give_back_freed", lambda: given.append(None))
+    monkeypatch.setattr(job, "give_back_freed", lambda: given.append(None))
     run = Run(image, batch=batch)
     assert len(given) == len(run.predictor.batches) // 4 > 0
 

@@ -27,7 +27,8 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from wsi_espnet.errors import UsageError
 from wsi_espnet.grid import Window
 from wsi_espnet.inference import tasks
-from wsi_espnet.inference.tasks import RETRIES, Failure, Index, Job
+from wsi_espnet.inference.job import Index, Job, prepare, release
+from wsi_espnet.inference.tasks import RETRIES, Failure
 
 if TYPE_CHECKING:
     from distributed import Client as Client  # named again: the jobs name it through here
@@ -140,12 +141,12 @@ def run_threads(job: Job, graph: Graph, *, threads: int, on_core: OnCore) -> lis
             on_core(key[2:], done)
 
     try:
-        tasks.prepare(job)
+        prepare(job)
         # A pool of its own: left only when its threads are idle, so that nothing is closed under a task.
         with ThreadPoolExecutor(threads) as pool, Callback(posttask=posttask):
             results = dask.threaded.get(graph.tasks, [*graph.cores, *graph.top], pool=pool)
     finally:
-        tasks.release(job)
+        release(job)
     return list(results[: len(graph.cores)])
 
 
