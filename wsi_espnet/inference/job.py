@@ -103,12 +103,14 @@ class Resources:
         self.slots = threading.Semaphore(self.job.slots)
 
     def get_source(self) -> PixelSource:
+        """The slide, opened by the first who asks."""
         with self.lock:
             if self.source is None:
                 self.source = self.job.open_source()
             return self.source
 
     def get_predictor(self) -> Predictor:
+        """The network, opened by the first who asks."""
         with self.lock:
             if self.predictor is None:
                 self.predictor = self.job.open_predictor()
@@ -123,6 +125,7 @@ class Resources:
             give_back_freed()
 
     def close(self) -> None:
+        """Close the slide and let the network go; who asks again opens them again."""
         with self.lock:
             if self.source is not None:
                 self.source.close()
