@@ -16,6 +16,7 @@ from wsi_espnet.training.losses import (
     cross_entropy,
     dice_loss,
     inverse_log_weights,
+    lovasz_loss,
     segmentation_loss,
 )
 
@@ -96,14 +97,55 @@ def test_dice_counts_labelled_px_alone(logits: Tensor, labels: Tensor) -> None:
     assert dice_loss(logits, labels).item() == pytest.approx(wanted, rel=1e-5)
 
 
+def iou_over_thresholds(p: np.ndarray, truth: np.ndarray) -> float:
+    """1 - IoU of what errs by t or more, averaged over t between the errors of any two px, and over the classes."""
+    losses = []
+    for class_ in np.unique(truth):
+        mine = truth == class_
+        errors = np.where(mine, 1 - p[:, class_], p[:, class_])
+        edges = np.concatenate([[0.0], np.sort(errors)])
+        wrong = errors >= (edges[:-1, None] + edges[1:, None]) / 2  # (thresholds, px)
+        iou = (mine & ~wrong).sum(axis=1) / (mine | wrong).sum(axis=1)
+        losses.append(((1 - iou) * np.diff(edges)).sum())
+    return float(np.mean(losses))
+
+
+@pytest.mark.parametrize("absent", [None, 0, 2])
+def test_lovasz_is_the_mean_of_the_iou_over_thresholds(logits: Tensor, labels: Tensor, absent: int | None) -> None:
+    if absent is not None:
+        labels[labels == absent] = 1
+    p, truth = parts(logits, labels)
+    assert lovasz_loss(logits, labels).item() == pytest.approx(iou_over_thresholds(p, truth), abs=1e-3)
+
+
+def test_lovasz_slopes_as_the_iou_does(logits: Tensor, labels: Tensor) -> None:
+    logits.requires_grad_()
+    lovasz_loss(logits, labels).backward()
+    assert logits.grad is not None
+    way = torch.randn(logits.shape, generator=torch.Generator().manual_seed(2)).double()
+    ahead, behind = (
+        iou_over_thresholds(*parts(logits.detach().double() + step * way, labels)) for step in (1e-5, -1e-5)
+    )
+    assert (logits.grad * way).sum().item() == pytest.approx((ahead - behind) / 2e-5, rel=0.01)
+
+
+def test_lovasz_of_sure_predictions_is_one_less_their_iou(logits: Tensor, labels: Tensor) -> None:
+    p, truth = parts(logits, labels)
+    said = p.argmax(axis=1)
+    iou = [((said == c) & (truth == c)).sum() / ((said == c) | (truth == c)).sum() for c in range(3)]
+    sure = 50 * F.one_hot(logits.argmax(dim=1), 3).permute(0, 3, 1, 2).float()
+    assert lovasz_loss(sure, labels).item() == pytest.approx(1 - np.mean(iou), abs=1e-5)
+
+
 @pytest.mark.parametrize(
     "config",
     [
         LossConfig(cross_entropy=2, dice=0.5),
         LossConfig(cross_entropy=0, dice=1),
+        LossConfig(cross_entropy=0, lovasz=1),
         LossConfig(ohem_threshold=0.7, ohem_min_kept=0.25),
     ],
-    ids=["both", "dice", "ohem"],
+    ids=["both", "dice", "lovasz", "ohem"],
 )
 def test_logits_of_ignored_px_change_neither_loss_nor_gradient(
     logits: Tensor, labels: Tensor, config: LossConfig
@@ -122,9 +164,9 @@ def test_logits_of_ignored_px_change_neither_loss_nor_gradient(
 
 
 def test_parts_are_weighted_and_added(logits: Tensor, labels: Tensor) -> None:
-    both = segmentation_loss(logits, labels, WEIGHTS, LossConfig(cross_entropy=2, dice=0.5))
+    all_ = segmentation_loss(logits, labels, WEIGHTS, LossConfig(cross_entropy=2, dice=0.5, lovasz=0.25))
     wanted = 2 * cross_entropy(logits, labels, WEIGHTS) + 0.5 * dice_loss(logits, labels)
-    torch.testing.assert_close(both, wanted)
+    torch.testing.assert_close(all_, wanted + 0.25 * lovasz_loss(logits, labels))
 
 
 def test_labels_at_stride_8_are_those_of_the_middles() -> None:

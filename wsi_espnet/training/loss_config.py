@@ -45,8 +45,8 @@ class LossConfig(Section):
 
     Parameters
     ----------
-    cross_entropy, dice
-        Weights of the two.
+    cross_entropy, dice, lovasz
+        Weights of the three: the first counts px, the others overlap of classes, whatever their size.
     class_weights
         ``inverse-log`` is 1 / ln(1.10 + p) of each class's share p of the training px (the authors' rule), ``none``
         is 1, or one number per class.
@@ -61,6 +61,7 @@ class LossConfig(Section):
 
     cross_entropy: NotNegative = 1.0
     dice: NotNegative = 0.0
+    lovasz: NotNegative = 0.0
     class_weights: Literal["inverse-log", "none"] | tuple[Positive, ...] = "inverse-log"
     ohem_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
     ohem_min_kept: Share = 0.0625
@@ -69,6 +70,6 @@ class LossConfig(Section):
 
     @model_validator(mode="after")
     def _ensure_some_loss(self) -> LossConfig:
-        if self.cross_entropy == self.dice == 0:
-            raise ValueError("cross_entropy and dice cannot both be 0")
+        if self.cross_entropy == self.dice == self.lovasz == 0:
+            raise ValueError("cross_entropy, dice and lovasz cannot all be 0")
         return self

@@ -17,9 +17,12 @@ from wsi_espnet.training.loss_config import LossConfig
 STRIDE = 8
 """Px per px of the encoder's logits."""
 
+LEVELS = 2048
+"""Steps from 0 to 1 in which `lovasz_loss` tells apart how far px err."""
+
 
 def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor, config: LossConfig) -> Tensor:
-    """The weighted sum of cross-entropy and Dice loss that `config` asks for; 0 where nothing is labelled.
+    """The weighted sum of cross-entropy, Dice and Lovasz loss that `config` asks for; 0 where nothing is labelled.
 
     Parameters
     ----------
@@ -37,6 +40,8 @@ def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor, config: L
         )
     if config.dice:
         loss = loss + config.dice * dice_loss(logits, labels)
+    if config.lovasz:
+        loss = loss + config.lovasz * lovasz_loss(logits, labels)
     return loss
 
 
@@ -81,6 +86,35 @@ def dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
         shared, total = (probability * truth).sum(), (probability * labelled).sum() + truth.sum()
         losses.append(1 - (2 * shared + 1) / (total + 1))
     return torch.stack(losses).mean() * labelled.any()
+
+
+def lovasz_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """1 - IoU as a surface that slopes everywhere, averaged over the classes that `labels` hold (Lovasz-Softmax).
+
+    A px errs by e = 1 - p where it is of the class and by e = p where it is not. Those that err by t or more, taken
+    for wrong, make an IoU; the mean of 1 - IoU over all t in 0..1 is its Lovasz extension (Berman et al. 2018, arXiv
+    1705.08790, section 2): the sum of each px's e times what the px adds to 1 - IoU when it joins those that err more.
+    With n px of the class, m of them missed and f others false, that is 1 / (n + f) for a px of the class, and
+    (n - m) / ((n + f) (n + g)) for each of g - f others. Nothing needs sorting for these counts: a histogram of e
+    tells them, to 1 / `LEVELS`.
+    """
+    ignored = labels == UNLABELLED
+    losses = []
+    for class_, probability in enumerate(F.softmax(logits, dim=1, dtype=torch.float32).unbind(dim=1)):
+        truth = labels == class_
+        if not truth.any():
+            continue
+        with torch.no_grad():
+            errors = torch.where(truth, 1 - probability, probability)
+            bins = (errors * LEVELS).int().clamp_(max=LEVELS - 1).add_(truth, alpha=LEVELS)
+            bins[ignored] = 2 * LEVELS
+            counts = torch.bincount(bins.flatten(), minlength=2 * LEVELS + 1)[:-1].view(2, LEVELS).float()
+            false, missed = counts.flip(1).cumsum(1).flip(1)  # that err as much, or more
+            n, fewer = missed[0], false - counts[0]  # of those that tie, px of the class come first
+            others = (n - missed) / ((n + fewer) * (n + false))
+            slopes = torch.cat([others, -1 / (n + fewer), n.new_zeros(1)])[bins]  # of p; that of e is positive
+        losses.append((probability * slopes).sum() - slopes[truth].sum())
+    return torch.stack(losses).mean() if losses else logits.sum() * 0.0
 
 
 def at_stride_8(labels: Tensor) -> Tensor:
