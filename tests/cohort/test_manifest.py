@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pydicom
 import pytest
+from make_dicom import write_dicom_slide
 from small import blobs, small_slide, tiny_model
 
+from wsi_espnet.cohort import manifest
 from wsi_espnet.cohort.manifest import read_entries
 from wsi_espnet.errors import UsageError
 from wsi_espnet.segment import segment
+from wsi_espnet.slides.source import open_source
 
 
 def touch(*paths: Path) -> None:
@@ -36,10 +40,45 @@ def test_results_in_a_folder_are_no_slides(tmp_path: Path, caplog: pytest.LogCap
     assert caplog.text == ""
 
 
-def test_dicom_files_of_a_folder_are_left_out_aloud(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    touch(tmp_path / "a.svs", tmp_path / "s" / "1.dcm", tmp_path / "s" / "2.dcm")
-    assert [entry.name for entry in read_entries([tmp_path])] == ["a"]
-    assert "2 DICOM files" in caplog.text
+@pytest.fixture
+def dicom(tmp_path: Path) -> Path:
+    """A folder with two DICOM slides side by side, one below, a label, two damaged files, and a slide of one file."""
+    px = blobs(200, 300)
+    for number in (1, 2):
+        write_dicom_slide(tmp_path / "made", [px, px[::4, ::4]], mpp=0.5)
+        for level in (tmp_path / "made").iterdir():
+            level.rename(tmp_path / f"case-{number}-{level.name}")
+    slide = write_dicom_slide(tmp_path / "below", [px], mpp=0.5)
+    label = pydicom.dcmread(slide)
+    label.ImageType = ["ORIGINAL", "PRIMARY", "LABEL", "NONE"]
+    label.save_as(slide.with_name("a-label.DCM"))
+    (tmp_path / "made").rmdir()
+    series = b"\x20\x00\x0e\x00"
+    (tmp_path / "damaged.dcm").write_bytes(slide.read_bytes().replace(series + b"UI", series + b"UK"))
+    touch(tmp_path / "a.svs", tmp_path / "empty.dcm")
+    return tmp_path
+
+
+DICOM_NAMES = ["a", "below/level-0", "case-1-level-0", "case-2-level-0", "damaged", "empty"]
+
+
+def test_of_each_dicom_slide_in_a_folder_one_file_is_taken(dicom: Path, caplog: pytest.LogCaptureFixture) -> None:
+    found = read_entries([dicom])
+    assert [entry.name for entry in found] == DICOM_NAMES
+    assert [entry.slide for entry in found[1:]] == [dicom / f"{name}.dcm" for name in DICOM_NAMES[1:]]
+    assert caplog.text == ""
+    with open_source(found[2].slide) as source:
+        assert [level.shape for level in source.levels] == [(200, 300), (50, 75)]
+    assert [entry.name for entry in read_entries([f"{dicom}/*.dcm"])] == DICOM_NAMES[2:]
+
+
+def test_without_pydicom_dicom_files_are_left_out_aloud(
+    dicom: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(manifest, "find_spec", lambda name: None)
+    assert [entry.name for entry in read_entries([dicom])] == ["a"]
+    assert "8 DICOM files such as" in caplog.text
+    assert "pip install 'wsi-espnet[dicom]'" in caplog.text
 
 
 def test_a_pattern_and_a_file_are_taken_in_their_order(tmp_path: Path) -> None:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import csv
 import glob
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 from wsi_espnet.errors import UsageError
 from wsi_espnet.outputs.opened import is_result
 from wsi_espnet.outputs.result import MASK_DICOM, MASK_TIFF
 
-SUFFIXES = frozenset({".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".czi"})
-"""What files are taken from a folder: the formats of OpenSlide that keep a slide in one file or point to its files.
+DICOM = ".dcm"
+"""A DICOM slide is several files, of which any one opens it; one of each is taken."""
 
-A DICOM slide is many .dcm files, of which any one opens it: it is named in a table.
-"""
+SUFFIXES = frozenset({".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".czi"})
+"""Other files taken from a folder: formats of OpenSlide that keep a slide in one file or point to its files."""
 
 TABLES = {".csv": ",", ".tsv": "\t"}
 """Suffix of a table, and what separates its columns."""
@@ -86,17 +87,14 @@ def _entries(text: str) -> Iterator[Entry]:
 
 
 def _of_folder(folder: Path) -> list[Entry]:
-    found, dicom = [], 0
-    for path in _slides_below(folder):
-        if path.suffix.lower() == ".dcm":
-            dicom += 1
-            continue
+    found = []
+    for path in _slides_among(_slides_below(folder)):
         below = path.relative_to(folder)
         found.append(Entry(path.absolute(), (PurePosixPath(*below.parent.parts) / _stem(below)).as_posix()))
-    if dicom:
-        log.warning("warning: %d DICOM files in %s are left out; name one file of each slide in a table", dicom, folder)
     if not found:
-        raise UsageError(f"no slide is in {folder}; wanted are files that end in {', '.join(sorted(SUFFIXES))}")
+        raise UsageError(
+            f"no slide is in {folder}; wanted are files that end in {', '.join(sorted({DICOM, *SUFFIXES}))}"
+        )
     return found
 
 
@@ -113,8 +111,29 @@ def _slides_below(folder: Path) -> Iterator[Path]:
                 yield path
             else:
                 yield from _slides_below(path)
-        elif path.suffix.lower() in SUFFIXES or path.suffix.lower() == ".dcm":
+        elif path.suffix.lower() in {DICOM, *SUFFIXES}:
             yield path
+
+
+def _slides_among(paths: Iterable[Path]) -> list[Path]:
+    """The same, with one file of each DICOM slide."""
+    paths = list(paths)
+    dicom = [path for path in paths if path.suffix.lower() == DICOM]
+    if not dicom:
+        return paths
+    if find_spec("pydicom") is None:
+        log.warning(
+            "warning: %d DICOM files such as %s are left out, for which slides they belong to is read by pydicom: "
+            "pip install 'wsi-espnet[dicom]', or name one file of each slide in a table",
+            len(dicom),
+            dicom[0],
+        )
+        kept = set()
+    else:
+        from wsi_espnet.slides.dicom import one_of_each_slide
+
+        kept = set(one_of_each_slide(dicom))
+    return [path for path in paths if path in kept or path.suffix.lower() != DICOM]
 
 
 def _of_pattern(pattern: str) -> list[Entry]:
@@ -123,7 +142,7 @@ def _of_pattern(pattern: str) -> list[Entry]:
         raise UsageError(
             f"nothing matches {pattern}; quote it, so that the shell leaves it alone, and check the folder"
         )
-    return [Entry(path.absolute(), _stem(path)) for path in paths]
+    return [Entry(path.absolute(), _stem(path)) for path in _slides_among(paths)]
 
 
 def _of_table(table: Path) -> list[Entry]:

@@ -17,16 +17,15 @@ from highdicom.color import CIELabColor
 from highdicom.seg import Segmentation, SegmentDescription
 from highdicom.spatial import ImageToReferenceTransformer
 from numpy.typing import NDArray
-from pydicom.errors import InvalidDicomError
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
-from pydicom.uid import VLWholeSlideMicroscopyImageStorage
 
 from wsi_espnet import __version__
 from wsi_espnet.atomic import replacing
 from wsi_espnet.classes import UNLABELLED, ClassTable
 from wsi_espnet.errors import SlideError
 from wsi_espnet.ngff import UNLABELLED_COLOR
+from wsi_espnet.slides.dicom import is_level, read_headers
 
 TILE_PX = 512
 """Side of a frame."""
@@ -62,24 +61,14 @@ def read_finest(slide: Path) -> pydicom.Dataset:
     SlideError
         The file is not DICOM, no level of a slide, or does not say where on the glass it lies.
     """
-    try:
-        series = _headers(slide).SeriesInstanceUID
-    except (InvalidDicomError, AttributeError, OSError) as exc:
+    headers = read_headers(slide)
+    if headers is None or "SeriesInstanceUID" not in headers:
         raise SlideError(
             f"{slide} is not DICOM, and a DICOM segmentation is always of a DICOM image; write the mask as .ome.tiff"
-        ) from exc
-    levels = []
-    for path in sorted(slide.parent.iterdir()):
-        try:
-            found = _headers(path)
-        except (InvalidDicomError, OSError):
-            continue
-        if (
-            found.get("SeriesInstanceUID") == series
-            and found.get("SOPClassUID") == VLWholeSlideMicroscopyImageStorage
-            and "VOLUME" in found.get("ImageType", ())
-        ):
-            levels.append(found)
+        )
+    beside = (read_headers(path) for path in sorted(slide.parent.iterdir()))
+    series = (found for found in beside if found and found.get("SeriesInstanceUID") == headers.SeriesInstanceUID)
+    levels = [found for found in series if is_level(found)]
     if not levels:
         raise SlideError(f"{slide} is DICOM, but no level of a whole slide lies beside it in {slide.parent}")
     finest = max(levels, key=lambda level: int(level.get("TotalPixelMatrixColumns", 0)))
@@ -168,10 +157,6 @@ def write_dicom_seg(
     )
     with replacing(path) as partial:
         made.save_as(partial, enforce_file_format=True)
-
-
-def _headers(path: Path) -> pydicom.Dataset:
-    return pydicom.dcmread(path, stop_before_pixels=True)
 
 
 def _described(number: int, name: str, color: tuple[int, int, int], model: str) -> SegmentDescription:
