@@ -108,7 +108,7 @@ def lovasz_loss(logits: Tensor, labels: Tensor) -> Tensor:
             errors = torch.where(truth, 1 - probability, probability)
             bins = (errors * LEVELS).int().clamp_(max=LEVELS - 1).add_(truth, alpha=LEVELS)
             bins[ignored] = 2 * LEVELS
-            counts = torch.bincount(bins.flatten(), minlength=2 * LEVELS + 1)[:-1].view(2, LEVELS).float()
+            counts = torch.bincount(bins.flatten(), minlength=2 * LEVELS + 1)[:-1].view(2, LEVELS)
             false, missed = counts.flip(1).cumsum(1).flip(1)  # that err as much, or more
             n, fewer = missed[0], false - counts[0]  # of those that tie, px of the class come first
             others = (n - missed) / ((n + fewer) * (n + false))
