@@ -47,13 +47,14 @@ demo: $(VENV)/.installed $(DEMO)/colon.svs
 	@echo
 	@echo "Look at $(DEMO)/out/overview.png; the mask is the OME-Zarr beside it."
 
-# The window's tests are a run of their own: see tests/napari/pytest.ini. After them come the others in two processes,
-# file by file, in the order of tests/conftest.py. Those of inference, which mostly compile, start at once, beside the
-# window's, which keep one core busy; what they say is shown at the end.
+# The window's tests are a run of their own: see tests/napari/pytest.ini. After them come the others in three processes,
+# file by file, in the order of tests/conftest.py: two would leave a core idle while tests wait for what they killed.
+# Those of inference, which mostly compile, start at once, beside the window's, which keep one core busy; what they say
+# is shown at the end.
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/inference >.test-inference.log 2>&1 & inference=$$!; \
 	$(BIN)/python -m pytest -c tests/napari/pytest.ini tests/napari && \
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/inference; others=$$?; \
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore=tests/inference; others=$$?; \
 	wait $$inference; compiled=$$?; cat .test-inference.log; test $$others = 0 -a $$compiled = 0
 
 lint: $(VENV)/.installed-dev

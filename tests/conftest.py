@@ -29,6 +29,6 @@ def slides(shared: Path) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first, so that two processes that take file after file end at the same time."""
+    """Files with slow tests come first, so that processes that take file after file end at the same time."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)

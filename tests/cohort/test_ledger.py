@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
 import sqlite3
 import time
+from functools import partial
+from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,24 +55,25 @@ def test_a_new_manifest_keeps_what_is_done_and_skips_what_is_gone(tmp_path: Path
         }
 
 
-def _write_for_ever(path: Path) -> None:
+def _write_for_ever(path: Path, begun: Event) -> None:
     with Ledger(path) as ledger:
-        count = 0
-        while True:
-            count += 1
+        for count in itertools.count(1):
             ledger.update({name: {"attempts": count, "cause": "x" * (count % 5000)} for name in NAMES})
+            if count == 3:
+                begun.set()
 
 
 def test_killed_at_any_moment_a_change_is_whole_or_absent(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
+    processes = multiprocessing.get_context("forkserver")
     with Ledger(path, create=True) as ledger:
         ledger.sync(wanted(*NAMES), finished=())
     for round_ in range(12):
-        writer = multiprocessing.get_context("forkserver").Process(target=_write_for_ever, args=(path,))
+        # Told by an event rather than read from the ledger: a reader waits long for a writer that never rests.
+        begun = processes.Event()
+        writer = processes.Process(target=_write_for_ever, args=(path, begun))
         writer.start()
-        with Ledger(path) as ledger:
-            while max(row.attempts for row in ledger.read()) < 3:
-                assert writer.is_alive()
+        assert begun.wait(60)
         time.sleep(0.007 * round_)
         assert writer.pid is not None
         os.kill(writer.pid, signal.SIGKILL)
@@ -89,16 +94,31 @@ def test_a_reader_and_the_writer_do_not_disturb_each_other(tmp_path: Path) -> No
                 assert {row.attempts for row in reader.read()} == {count}
 
 
-def test_five_thousand_slides_are_quick(tmp_path: Path) -> None:
+statements: list[str] = []
+
+
+class _Traced(sqlite3.Connection):
+    """Notes its statements in `statements`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.set_trace_callback(statements.append)
+
+
+def test_five_thousand_slides_take_one_transaction(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each waits for the disk."""
     names = [f"case{i // 10}/slide{i}" for i in range(5000)]
-    started = time.monotonic()
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=_Traced))
     with Ledger(tmp_path / "ledger.sqlite", create=True) as ledger:
-        ledger.sync(wanted(*names), finished=())
-        for name in names[:200]:
-            ledger.update({name: {"state": "done", "facts": {"classes": [["gland", 1.5]] * 5}}})
-        ledger.sync(wanted(*names), finished=names[:200])
-        assert sum(row.state == "done" for row in ledger.read()) == 200
-    assert time.monotonic() - started < 10
+        for finished in ([], names[:200]):
+            statements.clear()
+            ledger.sync(wanted(*names), finished=finished)
+            assert statements.count("COMMIT") == 1
+            assert len(statements) < len(names) + len(finished) + 10
+        statements.clear()
+        ledger.update({name: {"state": "done"} for name in names[200:300]})
+        assert statements.count("COMMIT") == 1
+        assert sum(row.state == "done" for row in ledger.read()) == 300
 
 
 def test_what_is_no_ledger_is_said(tmp_path: Path) -> None:
