@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from small import Told, blobs, differing_files, run_process, small_slide, tiny_model
 
 from wsi_espnet.batch import BatchResult, batch
 from wsi_espnet.cohort.settings import BatchConfig, ClusterOptions, SegmentOptions
-from wsi_espnet.errors import ResumeError, UsageError
+from wsi_espnet.errors import OutputError, ResumeError, UsageError
 from wsi_espnet.locks import hold
 from wsi_espnet.segment import segment
 
@@ -183,6 +184,50 @@ def test_a_result_that_another_process_writes_fails_alone(on_dask: BatchConfig, 
         made = batch([few], out, config=on_dask)
     assert {row.name: row.state for row in made.rows} == {"s00": "done", "s01": "failed", "s02": "done"}
     assert "another process is writing to" in made.failures[0].cause
+
+
+def test_a_result_that_cannot_be_written_fails_alone(on_dask: BatchConfig, few: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "slides").mkdir(parents=True)
+    (out / "slides" / "s01").write_text("in the way", encoding="utf-8")
+    made = batch([few], out, config=on_dask)
+    assert {row.name: row.state for row in made.rows} == {"s00": "done", "s01": "failed", "s02": "done"}
+    assert "cannot be written" in made.failures[0].cause
+
+
+def test_a_batch_that_cannot_note_what_happens_ends_and_says_so(
+    on_dask: BatchConfig, few: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "logs").write_text("in the way", encoding="utf-8")
+    with pytest.raises(OutputError, match=r"logs.* cannot be written"):
+        batch([few], out, config=on_dask)
+
+
+def test_a_failed_slide_that_was_left_out_for_a_while_is_tried_again(
+    on_dask: BatchConfig, few: Path, tmp_path: Path
+) -> None:
+    out, torn = tmp_path / "out", few / "torn.svs"
+    torn.write_bytes(b"no slide")
+    assert [row.name for row in batch([few], out, config=on_dask).failures] == ["torn"]
+    # Without it there is nothing to do, and the pages say so too.
+    assert batch(sorted(few.glob("s*.svs")), out, config=on_dask).tried == ()
+    assert (out / "failures.csv").read_text().count("\n") == 1
+    assert batch([few], out, config=on_dask).tried == ("torn",)
+
+
+def test_files_are_found_from_any_folder(
+    on_dask: BatchConfig, few: Path, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The workers of a cluster have another working folder than the batch."""
+    shutil.copy(inputs / "tiny.safetensors", tmp_path / "near.safetensors")
+    Image.new("L", (34, 26), 255).save(tmp_path / "all.png")
+    monkeypatch.chdir(tmp_path)
+    near = {"model": "near.safetensors", "tissue": "all.png"}
+    config = on_dask.model_copy(update={"segment": on_dask.segment.model_copy(update=near)})
+    made = batch([few / "s00.svs"], "out", config=config)
+    assert [(row.state, row.cause) for row in made.rows] == [("done", "")]
 
 
 def test_two_batches_on_one_folder_refuse_each_other(inputs: Path, few: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from wsi_espnet.batch import batch
 from wsi_espnet.batch_notes import BatchProgress
 from wsi_espnet.cohort.folder import BatchFolder
 from wsi_espnet.cohort.settings import BatchConfig, ClusterOptions, SegmentOptions
-from wsi_espnet.errors import OutputError
+from wsi_espnet.errors import ClusterError
 
 pytestmark = pytest.mark.slow
 
@@ -194,7 +194,7 @@ def test_a_scheduler_that_stays_away_ends_the_batch_with_what_it_has(inputs: Pat
             if progress.windows:
                 first.kill()
 
-        with pytest.raises(OutputError, match="went away and was not back after 2 s"):
+        with pytest.raises(ClusterError, match="went away and was not back after 2 s"):
             batch([inputs / "slides"], out, config=config, progress=kill)
     assert {row.state for row in BatchFolder(out).read()} <= {"done", "waiting"}
     assert (out / "summary.csv").is_file()

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 import tifffile
 from distributed import Client, LocalCluster
 from slides.make import write_slide
 from small import MPP, blobs, differing_files, tiny_model
 
-from wsi_espnet.errors import OutputError, UsageError
+from wsi_espnet.errors import ClusterError, OutputError, UsageError
 from wsi_espnet.inference import schedule
 from wsi_espnet.segment import Progress, SegmentResult, segment
 
@@ -72,6 +73,39 @@ def test_a_worker_may_be_killed(cluster: LocalCluster, folder: Path, quiet: Path
 
     run(folder, tmp_path / "out", scheduler=cluster.scheduler_address, progress=kill)
     assert differing_files(tmp_path / "out", quiet) == []
+
+
+def test_workers_that_die_over_one_window_end_the_run_in_one_sentence(folder: Path, tmp_path: Path) -> None:
+    killed: list[int] = []
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=50
+        ) as fragile,
+        Client(fragile.scheduler_address, set_as_default=False) as client,
+    ):
+
+        def kill(progress: Progress) -> None:
+            if progress.done == 2:
+                killed.extend(client.run(os.getpid).values())
+                os.kill(killed[-1], signal.SIGKILL)
+
+        with pytest.raises(ClusterError, match=r"workers died 1 times over one task.*run the same command again"):
+            run(folder, tmp_path / "out", scheduler=fragile.scheduler_address, progress=kill)
+    assert killed
+
+
+def test_a_scheduler_that_goes_away_ends_the_run_in_one_sentence(folder: Path, tmp_path: Path) -> None:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=50
+    ) as short:
+
+        def close(progress: Progress) -> None:
+            if progress.done == 2:
+                short.close()
+
+        with pytest.raises(ClusterError, match="scheduler went away; what is finished is kept"):
+            run(folder, tmp_path / "out", scheduler=short.scheduler_address, progress=close)
 
 
 def test_windows_that_cannot_be_read_come_back_from_a_cluster(

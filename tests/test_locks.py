@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,20 @@ def test_a_killed_holder_locks_nobody_out(tmp_path: Path) -> None:
     with hold(lock, "refused"):
         pass
     assert not lock.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_sees_who_holds_it() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        lock = Path(folder) / "x.lock"
+        with hold(lock, "no"):
+            lock.chmod(0o644)
+            os.seteuid(65534)
+            try:
+                assert is_held(lock)
+            finally:
+                os.seteuid(0)
 
 
 def test_sharers_keep_out_only_those_who_want_it_alone(tmp_path: Path) -> None:

@@ -19,11 +19,11 @@ from wsi_espnet.batch_work import Machine, Order, probe
 from wsi_espnet.budget import size_bytes
 from wsi_espnet.cohort import clusters
 from wsi_espnet.cohort.folder import BatchFolder, Shard
-from wsi_espnet.cohort.ledger import Ledger, Row
+from wsi_espnet.cohort.ledger import DROPPED, Ledger, Row
 from wsi_espnet.cohort.manifest import Entry, read_entries
 from wsi_espnet.cohort.pages import write_pages
 from wsi_espnet.cohort.settings import BatchConfig, ClusterOptions, SegmentOptions
-from wsi_espnet.errors import OutputError, UsageError, WsiEspnetError
+from wsi_espnet.errors import ClusterError, UsageError, WsiEspnetError
 from wsi_espnet.inference.job import KEPT
 from wsi_espnet.models.catalog import find_model
 from wsi_espnet.resume import read_mark
@@ -97,7 +97,7 @@ def batch(
 
     Raises
     ------
-    UsageError, ModelError, OutputError, DependencyError
+    UsageError, ModelError, OutputError, ClusterError, DependencyError
         The batch as a whole cannot run; a slide that fails is noted and raises nothing.
     """
     started = time.monotonic()
@@ -113,8 +113,8 @@ def batch(
         begun = _sync(ledger, folder, entries, keys)
         todo = [entry for entry in entries if entry.name not in begun][:limit]
         log.info("%d slides: %d are done already, %d to do", len(entries), len(begun), len(todo))
+        stack.callback(write_pages, folder)
         if todo:
-            stack.callback(write_pages, folder)
             _run(ledger, folder, config, entries, todo, overwrite=overwrite, progress=progress)
         wanted = {entry.name for entry in entries}
         rows = tuple(row for row in ledger.read() if row.name in wanted)
@@ -127,9 +127,18 @@ def select(entries: list[Entry], shard: Shard | None) -> list[Entry]:
 
 
 def options_of(entry: Entry, options: SegmentOptions) -> SegmentOptions:
-    """How one slide is segmented: what its line in the manifest says comes first."""
-    said = {"slide_mpp": entry.mpp, "model": entry.model, "tissue": entry.tissue}
+    """How one slide is segmented: what its line in the manifest says comes first.
+
+    Files are named by absolute paths, since workers may have been started in another folder.
+    """
+    said = {"slide_mpp": entry.mpp, "model": entry.model or options.model, "tissue": entry.tissue or options.tissue}
+    said |= {name: _absolute(said[name]) for name in ("model", "tissue")}
     return options.model_copy(update={name: value for name, value in said.items() if value is not None})
+
+
+def _absolute(text: object) -> str:
+    """A file's absolute path; a name, such as that of a bundled model, as it is."""
+    return str(Path(str(text)).absolute() if os.path.isfile(str(text)) else text)
 
 
 def request_keys(entries: Sequence[Entry], options: SegmentOptions) -> list[str]:
@@ -143,7 +152,7 @@ def request_keys(entries: Sequence[Entry], options: SegmentOptions) -> list[str]
     ModelError, UsageError
         The model of the whole batch is not there.
     """
-    digests: dict[str, str] = {options.model: _digest(options.model)}
+    digests = {_absolute(options.model): _digest(options.model)}
     keys = []
     for entry in entries:
         own = options_of(entry, options)
@@ -179,12 +188,14 @@ def _sync(ledger: Ledger, folder: BatchFolder, entries: Sequence[Entry], keys: S
         entry.name
         for entry, key in zip(entries, keys, strict=True)
         if (row := known.get(entry.name)) is not None
-        and row.state in ("done", "skipped")
         and row.key == key
-        and (row.state == "skipped" or (read_mark(Path(row.result)) or {}).get("state") == "done")
+        and (
+            (row.state == "skipped" and row.cause != DROPPED)
+            or (row.state == "done" and (read_mark(Path(row.result)) or {}).get("state") == "done")
+        )
     }
     # What was skipped for want of tissue is no work either, but keeps its own state.
-    empty = {name for name in finished if known[name].state == "skipped" and known[name].attempts}
+    empty = {name for name in finished if known[name].state == "skipped"}
     done = {name for name in finished if known[name].state == "done"}
     wanted = [(entry.name, str(entry.slide), key) for entry, key in zip(entries, keys, strict=True)]
     ledger.sync(wanted, done)
@@ -237,7 +248,7 @@ def _run(
                 if flow is None or lost_at is None:
                     raise
                 if time.monotonic() - lost_at > options.patience_s:
-                    raise OutputError(
+                    raise ClusterError(
                         f"the scheduler at {options.scheduler} went away and was not back after "
                         f"{options.patience_s:.0f} s; what is finished is kept, run the same command again to go on"
                     ) from exc

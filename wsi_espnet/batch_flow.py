@@ -22,6 +22,7 @@ from distributed.client import ClosedClientError
 from wsi_espnet import batch_work
 from wsi_espnet.batch_task import Ended, Listener, Task, ended_by, ended_with
 from wsi_espnet.batch_work import Order
+from wsi_espnet.errors import WsiEspnetError
 from wsi_espnet.inference import schedule
 from wsi_espnet.inference.tasks import RETRIES
 
@@ -83,6 +84,8 @@ class Flow:
         ------
         SchedulerLost
             The connection to the scheduler ended; called again with another client, it goes on.
+        OutputError
+            What happens cannot be noted.
         """
         ticked = time.monotonic()
         while self._waiting or self._active:
@@ -90,6 +93,8 @@ class Flow:
                 self._begin(client)
                 for event in self._happened():
                     self._handle(client, event)
+            except WsiEspnetError:  # of what is written here: the ledger, a log
+                raise
             except (OSError, ClosedClientError):  # of the connection: what slides do is caught where they do it
                 self._give_back()
                 raise SchedulerLost from None

@@ -16,7 +16,7 @@ from wsi_espnet.cohort.folder import BatchFolder
 from wsi_espnet.cohort.ledger import Ledger
 from wsi_espnet.cohort.manifest import Entry
 from wsi_espnet.cohort.pages import write_pages
-from wsi_espnet.errors import ResumeError
+from wsi_espnet.errors import OutputError, ResumeError
 from wsi_espnet.outputs.result import keep_alone
 
 REPORT_EVERY_S = 300.0
@@ -90,12 +90,12 @@ class Notes:
         return Listener(self.begun, self.prepared, self.again, self.ended, self.tick)
 
     def begun(self, task: Task) -> Ended | None:
-        """A slide is given to the workers; the end of it where another process writes its result."""
+        """A slide is given to the workers; the end of it where its result cannot be written here."""
         if task.name not in self._locks:
             locks = contextlib.ExitStack()
             try:
                 locks.enter_context(keep_alone(task.order.out, task.order.slide))
-            except ResumeError as exc:
+            except (ResumeError, OutputError) as exc:
                 return Ended("failed", str(exc), {})
             self._locks[task.name] = locks
             self._started[task.name] = time.monotonic()

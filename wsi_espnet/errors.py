@@ -13,6 +13,7 @@
     +-- DataError             a data set with ground truth is wrong or damaged
     +-- ModelError            a model file is damaged or of another kind
     +-- OutputError           a result cannot be written
+    +-- ClusterError          workers or the scheduler of a cluster went away
     +-- DependencyError       an optional package is not installed
 
 A message is one sentence or two: what, got, wanted, remedy. The command line prints it without a traceback and
@@ -89,6 +90,10 @@ class ModelError(WsiEspnetError, ValueError):
 
 class OutputError(WsiEspnetError, OSError):
     """A result cannot be written: read-only, full, or not a folder."""
+
+
+class ClusterError(WsiEspnetError, RuntimeError):
+    """Workers or the scheduler of a cluster went away, and did not come back; what is finished is kept."""
 
 
 class DependencyError(WsiEspnetError, ImportError):

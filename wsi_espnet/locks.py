@@ -52,12 +52,15 @@ def hold(path: Path, refusal: str, *, shared: bool = False, wait: bool = False) 
 def is_held(path: Path) -> bool:
     """Whether a process holds the lock at `path` now."""
     try:
-        file = os.open(path, os.O_RDWR)
+        try:
+            file = os.open(path, os.O_RDWR)
+        except PermissionError:  # another user's, which may perhaps be read: enough to ask, but over NFS
+            file = os.open(path, os.O_RDONLY)
     except OSError:  # no file, no holder
         return False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError:  # held, or it cannot be asked: then its being there says that it is held, or was in a crash
         return True
     finally:
         os.close(file)

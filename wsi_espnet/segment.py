@@ -159,7 +159,8 @@ def segment(
 
     Raises
     ------
-    SlideError, ScaleError, TissueError, ModelError, GeometryError, BudgetError, ResumeError, OutputError, UsageError
+    SlideError, ScaleError, TissueError, ModelError, GeometryError, BudgetError, ResumeError, OutputError, ClusterError,
+    UsageError
         See `wsi_espnet.errors`; each message says what to do.
     """
     started = time.monotonic()

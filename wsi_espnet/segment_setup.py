@@ -18,7 +18,7 @@ from wsi_espnet.models.card import ModelCard
 from wsi_espnet.models.network_config import ESPNETS
 from wsi_espnet.slides.source import PixelSource
 from wsi_espnet.slides.stored_tissue import tissue_digest
-from wsi_espnet.slides.tissue import TissueMask, everything, find_tissue, load_tissue
+from wsi_espnet.slides.tissue import TissueMask, everything, find_tissue, lay_over, load_tissue
 from wsi_espnet.slides.zarr_source import ZarrSource
 
 FORMAT = 4
@@ -171,7 +171,7 @@ def _tissue(tissue: str | Path, source: PixelSource, plan: ReadPlan) -> TissueMa
         return load_tissue(tissue, source, plan)
     stored = source.stored_tissue() if isinstance(source, ZarrSource) else None
     if stored is not None and stored.any():
-        return TissueMask(stored, plan.shape, "auto")
+        return lay_over(stored, plan)
     return find_tissue(source, plan)
 
 

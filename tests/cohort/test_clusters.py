@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small import blobs, run_process, small_slide, tiny_model
 
-from wsi_espnet.cohort.clusters import SUBMIT, local_shape, queue_cluster
+from wsi_espnet.cohort.clusters import SUBMIT, local_shape, open_cluster, queue_cluster
 from wsi_espnet.cohort.settings import ClusterOptions, read_config
 from wsi_espnet.errors import UsageError
 
@@ -145,3 +147,16 @@ def test_workers_of_this_machine(
 ) -> None:
     found = local_shape(ClusterOptions.model_validate(given), cores=cores, free_bytes=free_gib << 30, gpus=gpus)
     assert found == shape
+
+
+def test_few_bytes_are_not_divided_among_many_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsi_espnet.machine.cores", lambda: 64)
+    monkeypatch.setattr("wsi_espnet.machine.free_bytes", lambda: 256 << 30)
+    options = ClusterOptions(memory="4GiB")
+    started = dict.fromkeys(range(local_shape(options, cores=64, free_bytes=4 << 30, gpus=0)[0]))
+    assert 1 <= len(started) < 8
+    made: dict[str, Any] = {}
+    monkeypatch.setattr("distributed.SpecCluster", lambda **given: made.update(given) or contextlib.nullcontext())
+    with open_cluster(options, gpus=0):
+        pass
+    assert made["workers"].keys() == started.keys()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pydicom
@@ -28,6 +30,35 @@ def test_a_folder_is_searched_to_its_depth_and_names_keep_its_folders(tmp_path: 
     found = read_entries([tmp_path])
     assert [entry.name for entry in found] == ["b", "c", "case 1/a", "d"]
     assert all(entry.slide.is_absolute() and entry.slide.exists() for entry in found)
+
+
+def test_links_back_and_folders_that_cannot_be_read_end_no_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path / "a.svs", tmp_path / "lost+found" / "b.svs")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    listed = Path.iterdir
+
+    def iterdir(folder: Path) -> Iterator[Path]:
+        if folder.name == "lost+found":
+            raise PermissionError(13, "Permission denied")
+        return listed(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    assert [entry.name for entry in read_entries([tmp_path])] == ["a"]
+    assert f"{tmp_path}/lost+found is left out, for it cannot be read (Permission denied)" in caplog.text
+
+
+def test_a_name_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.svs")).touch()
+    with pytest.raises(UsageError, match=r"caf\\xe9\.svs is not UTF-8"):
+        read_entries([tmp_path])
+
+
+def test_models_beside_a_table_are_found_from_anywhere(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("path,model\na.svs,m.onnx\nb.svs,m.safetensors\nc.svs,glas-colon\n")
+    wanted = [str(tmp_path / "m.onnx"), str(tmp_path / "m.safetensors"), "glas-colon"]
+    assert [entry.model for entry in read_entries([tmp_path / "t.csv"])] == wanted
 
 
 def test_results_in_a_folder_are_no_slides(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

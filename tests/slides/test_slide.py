@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 import threading
@@ -461,3 +462,15 @@ def test_info_says_how_a_model_reads_the_slide(smooth: Slide) -> None:
     assert describe(smooth, model_mpp=0.1).reads.refused.startswith("the slide's finest level")
     assert type(info).model_validate_json(info.model_dump_json()) == info
     assert zarr_view(smooth)["1"].shape == (3, 450, 550)
+
+
+def test_a_name_that_no_result_can_have_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.svs")
+    path.touch()
+    with pytest.raises(SlideError, match=r"caf\\xe9\.svs is not UTF-8.*rename it"):
+        open_source(path)
+
+
+def test_a_path_that_cannot_be_followed_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SlideError, match=r"cannot be read \(File name too long\)"):
+        open_source(tmp_path / f"{'x' * 300}.svs")

@@ -15,7 +15,7 @@ from scipy import ndimage as ndi
 from wsi_espnet.errors import SlideReadError, TissueError
 from wsi_espnet.geometry import ReadPlan, Region
 from wsi_espnet.slides.source import open_source
-from wsi_espnet.slides.tissue import everything, find_tissue
+from wsi_espnet.slides.tissue import everything, find_tissue, lay_over
 
 MPP = 4.0
 GLASS = (241, 240, 243)
@@ -289,3 +289,11 @@ def test_a_damaged_slide_is_searched_on_the_levels_that_can_be_read(slides: Path
         mask = find_tissue(source, source.plan(0.5))
     assert mask.shape == (4929, 6734)
     assert mask.fraction > 0.98
+
+
+def test_stored_cells_finer_than_the_image_are_coarsened() -> None:
+    cells = np.zeros((40, 60), np.uint8)
+    cells[0, 0], cells[39, 59] = 1, 2
+    mask = lay_over(cells, ArraySource(glass((20, 20)), MPP).plan(MPP))
+    assert mask.cells.shape == (20, 20)
+    assert (mask.cells[0, 0], mask.cells[19, 19], mask.cells.sum()) == (1, 2, 3)

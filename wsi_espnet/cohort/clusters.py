@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from wsi_espnet import machine
-from wsi_espnet.budget import SHARE_OF_FREE
+from wsi_espnet.budget import SHARE_OF_FREE, size_bytes
 from wsi_espnet.cohort.settings import QUEUES, ClusterOptions
 from wsi_espnet.errors import DependencyError, UsageError
 
@@ -138,7 +138,8 @@ def local_shape(options: ClusterOptions, *, cores: int, free_bytes: int, gpus: i
 def _local(options: ClusterOptions, *, gpus: int) -> Any:
     from distributed import Nanny, Scheduler, SpecCluster
 
-    workers, threads = local_shape(options, cores=machine.cores(), free_bytes=local_bytes(None), gpus=gpus)
+    free = local_bytes(None if options.memory is None else size_bytes(options.memory))
+    workers, threads = local_shape(options, cores=machine.cores(), free_bytes=free, gpus=gpus)
     if gpus and workers > gpus:
         raise UsageError(f"{workers} workers need as many GPUs, and there are {gpus}; ask for fewer --workers")
 

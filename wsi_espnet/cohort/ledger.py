@@ -22,6 +22,9 @@ STATES: tuple[State, ...] = ("waiting", "running", "done", "failed", "skipped")
 FORMAT = 1
 """Counted up when the tables change."""
 
+DROPPED = "not among the slides of the last run"
+"""Cause of a slide that is skipped because it is not asked for any more."""
+
 PATIENCE_S = 60.0
 """How long one of reader and writer waits for the other."""
 
@@ -100,7 +103,8 @@ class Ledger:
                     for statement in _TABLES.split(";")[:-1]:
                         self._db.execute(statement)
                     self._db.execute("INSERT OR IGNORE INTO batch VALUES ('format', ?)", (json.dumps(FORMAT),))
-            found = self.read_facts().get("format")
+            ((said,),) = self._db.execute("SELECT value FROM batch WHERE key = 'format'").fetchall()
+            found = json.loads(said)
         if found != FORMAT:
             self._db.close()
             raise UsageError(
@@ -119,17 +123,6 @@ class Ledger:
             found = self._db.execute("SELECT * FROM slides ORDER BY place, name").fetchall()
         return [Row(*(*values[:-1], json.loads(values[-1]))) for values in found]
 
-    def read_facts(self) -> dict[str, Any]:
-        """What was noted about the batch as a whole."""
-        with self._errors():
-            return {key: json.loads(value) for key, value in self._db.execute("SELECT key, value FROM batch")}
-
-    def note_facts(self, facts: Mapping[str, Any]) -> None:
-        """Remember JSON-able facts about the batch as a whole."""
-        rows = [(key, json.dumps(value)) for key, value in facts.items()]
-        with self._errors(), self._transaction():
-            self._db.executemany("INSERT OR REPLACE INTO batch VALUES (?, ?)", rows)
-
     def sync(self, wanted: Iterable[tuple[str, str, str]], finished: Iterable[str]) -> None:
         """Make the ledger list what is asked for now.
 
@@ -144,10 +137,7 @@ class Ledger:
         with self._errors(), self._transaction():
             # Slides that are not asked for any more come last; what is done stays done.
             self._db.execute("UPDATE slides SET place = place + ?", (1 << 40,))
-            self._db.execute(
-                "UPDATE slides SET state = 'skipped', cause = 'not among the slides of the last run' "
-                "WHERE state != 'done'"
-            )
+            self._db.execute("UPDATE slides SET state = 'skipped', cause = ? WHERE state != 'done'", (DROPPED,))
             self._db.executemany(
                 "INSERT INTO slides (name, place, slide, key, state) VALUES (?, ?, ?, ?, 'waiting') "
                 "ON CONFLICT (name) DO UPDATE SET place = excluded.place, slide = excluded.slide, "

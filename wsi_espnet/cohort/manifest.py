@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import glob
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -12,7 +13,8 @@ from pathlib import Path, PurePosixPath
 
 from wsi_espnet.errors import UsageError
 from wsi_espnet.outputs.opened import is_result
-from wsi_espnet.outputs.result import MASK_DICOM, MASK_TIFF
+from wsi_espnet.outputs.result import MASK_DICOM, MASK_TIFF, slide_name
+from wsi_espnet.slides.source import is_utf8, is_zarr, printable
 
 DICOM = ".dcm"
 """A DICOM slide is several files, of which any one opens it; one of each is taken."""
@@ -75,22 +77,23 @@ def read_entries(inputs: Sequence[str | Path]) -> list[Entry]:
 
 def _entries(text: str) -> Iterator[Entry]:
     path = Path(text)
-    if path.is_dir() and not _is_zarr(path):
+    # Of os.path, which answers no where it may not look.
+    if os.path.isdir(path) and not is_zarr(path):
         yield from _of_folder(path)
     elif path.suffix.lower() in TABLES:
         yield from _of_table(path)
-    elif not path.exists() and any(sign in text for sign in "*?["):
+    elif not os.path.exists(path) and any(sign in text for sign in "*?["):
         yield from _of_pattern(text)
     else:
         # One that is not there is a slide all the same: it fails by itself, and not the whole batch.
-        yield Entry(path.absolute(), _stem(path))
+        yield Entry(path.absolute(), slide_name(path))
 
 
 def _of_folder(folder: Path) -> list[Entry]:
     found = []
-    for path in _slides_among(_slides_below(folder)):
+    for path in _slides_among(_slides_below(folder, set())):
         below = path.relative_to(folder)
-        found.append(Entry(path.absolute(), (PurePosixPath(*below.parent.parts) / _stem(below)).as_posix()))
+        found.append(Entry(path.absolute(), (PurePosixPath(*below.parent.parts) / slide_name(below)).as_posix()))
     if not found:
         raise UsageError(
             f"no slide is in {folder}; wanted are files that end in {', '.join(sorted({DICOM, *SUFFIXES}))}"
@@ -98,19 +101,31 @@ def _of_folder(folder: Path) -> list[Entry]:
     return found
 
 
-def _slides_below(folder: Path) -> Iterator[Path]:
-    paths = sorted(folder.iterdir())
-    results = [path for path in paths if is_result(path)]
+def _slides_below(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """All slides in a folder and in those below it that are not among the `seen`, to which links may lead back."""
+    if folder.resolve() in seen:
+        return
+    seen.add(folder.resolve())
+    try:
+        paths = sorted(folder.iterdir())
+        results = [path for path in paths if is_result(path)]
+    except OSError as exc:
+        log.warning(
+            "warning: the folder %s is left out, for it cannot be read (%s); check its permissions",
+            printable(folder),
+            exc.strerror,
+        )
+        return
     # Masks in formats of slides: what `wsi-espnet mask` left beside a result.
     masks = [folder / name for name in (MASK_TIFF, MASK_DICOM) if results]
     for path in paths:
         if path.name.startswith(".") or path in results or path in masks:
             continue
         if path.is_dir():
-            if _is_zarr(path):
+            if is_zarr(path):
                 yield path
             else:
-                yield from _slides_below(path)
+                yield from _slides_below(path, seen)
         elif path.suffix.lower() in {DICOM, *SUFFIXES}:
             yield path
 
@@ -142,7 +157,7 @@ def _of_pattern(pattern: str) -> list[Entry]:
         raise UsageError(
             f"nothing matches {pattern}; quote it, so that the shell leaves it alone, and check the folder"
         )
-    return [Entry(path.absolute(), _stem(path)) for path in _slides_among(paths)]
+    return [Entry(path.absolute(), slide_name(path)) for path in _slides_among(paths)]
 
 
 def _of_table(table: Path) -> list[Entry]:
@@ -175,7 +190,7 @@ def _of_row(table: Path, number: int, row: Mapping[str | None, object]) -> Entry
     tissue = value.get("tissue") or None
     return Entry(
         slide=slide,
-        name=value.get("name") or _stem(slide),
+        name=value.get("name") or slide_name(slide),
         mpp=_mpp(table, number, value.get("mpp", "")),
         model=_beside(table, value.get("model") or None),
         tissue=tissue if tissue in (None, "auto", "none") else str((table.parent / str(tissue)).absolute()),
@@ -196,7 +211,7 @@ def _mpp(table: Path, number: int, text: str) -> float | None:
 
 def _beside(table: Path, model: str | None) -> str | None:
     """A model file beside the table; a bundled name stays as it is."""
-    if model is None or not model.endswith(".safetensors"):
+    if model is None or not model.endswith((".safetensors", ".onnx")):
         return model
     return str((table.parent / model).absolute())
 
@@ -204,6 +219,8 @@ def _beside(table: Path, model: str | None) -> str | None:
 def _ensure_apart(entries: Sequence[Entry]) -> None:
     named: dict[str, Entry] = {}
     for entry in entries:
+        if not is_utf8(entry.slide):
+            raise UsageError(f"the name of {printable(entry.slide)} is not UTF-8, as tables and results are; rename it")
         parts = PurePosixPath(entry.name)
         if not entry.name or parts.is_absolute() or ".." in parts.parts or parts.as_posix() != entry.name:
             raise UsageError(f"{entry.name!r} cannot name the result of {entry.slide}; give a plain name, such as a/b")
@@ -220,11 +237,3 @@ def _ensure_apart(entries: Sequence[Entry]) -> None:
                 f"the result {entry.name} of {entry.slide} would lie in the result {above} of {named[above].slide}; "
                 "name them in a table with the columns path and name"
             )
-
-
-def _stem(path: Path) -> str:
-    return path.name.removesuffix(".ome.zarr") if path.name.endswith(".ome.zarr") else path.stem
-
-
-def _is_zarr(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs"))

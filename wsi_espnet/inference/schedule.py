@@ -24,7 +24,7 @@ import dask.threaded
 from dask.callbacks import Callback
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
-from wsi_espnet.errors import UsageError
+from wsi_espnet.errors import ClusterError, UsageError
 from wsi_espnet.grid import Window
 from wsi_espnet.inference import tasks
 from wsi_espnet.inference.job import Index, Job, prepare, release
@@ -187,17 +187,33 @@ def run_cluster(graph: Graph, client: Client, *, on_core: OnCore) -> list[Outcom
     """As `run_threads`, on a `distributed` cluster; lost workers' tasks are computed again elsewhere.
 
     Workers must see slide, model and output under the same paths as this process.
-    """
-    from distributed import as_completed
 
-    futures = client.get(graph.tasks, [*graph.cores, *graph.top], sync=False, retries=RETRIES)
-    cores = futures[: len(graph.cores)]
-    indices = {future.key: key[2:] for future, key in zip(cores, graph.cores, strict=True)}
-    for done, future in enumerate(as_completed(cores, loop=client.loop), start=1):
-        if future.status == "finished":
-            on_core(indices[future.key], done)
-    client.gather(futures[len(graph.cores) :])
-    return list(client.gather(cores))
+    Raises
+    ------
+    ClusterError
+        Workers died over one task again and again, or the scheduler went away.
+    """
+    from distributed import CancelledError, KilledWorker, as_completed
+    from distributed.client import ClosedClientError
+    from distributed.comm.core import CommClosedError
+
+    kept = "what is finished is kept, run the same command again to go on"
+    try:
+        futures = client.get(graph.tasks, [*graph.cores, *graph.top], sync=False, retries=RETRIES)
+        cores = futures[: len(graph.cores)]
+        indices = {future.key: key[2:] for future, key in zip(cores, graph.cores, strict=True)}
+        for done, future in enumerate(as_completed(cores, loop=client.loop), start=1):
+            if future.status == "finished":
+                on_core(indices[future.key], done)
+        client.gather(futures[len(graph.cores) :])
+        return list(client.gather(cores))
+    except KilledWorker as exc:
+        raise ClusterError(
+            f"workers died {exc.allowed_failures + 1} times over one task; they may need more memory (`dask worker "
+            f"--memory-limit`), or the slide crashes what reads it; {kept}"
+        ) from exc
+    except (CancelledError, ClosedClientError, CommClosedError) as exc:
+        raise ClusterError(f"the Dask scheduler went away; {kept}") from exc
 
 
 def submit(

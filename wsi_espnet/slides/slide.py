@@ -210,8 +210,14 @@ class Slide:
         return facts
 
     def _open(self) -> openslide.OpenSlide:
-        if not self.path.exists():
-            raise SlideError(f"there is no slide at {self.path}")
+        try:
+            self.path.stat()
+        except (FileNotFoundError, NotADirectoryError) as exc:
+            raise SlideError(f"there is no slide at {self.path}") from exc
+        except OSError as exc:
+            raise SlideError(
+                f"{self.path} cannot be read ({exc.strerror}); check its permissions and the disk"
+            ) from exc
         if self.path.is_dir():
             raise SlideError(
                 f"{self.path} is a folder, not a slide; give the slide file (for MIRAX the .mrxs beside the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -9,6 +10,7 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_espnet.errors import SlideError
 from wsi_espnet.geometry import Level, ReadPlan, Region
 from wsi_espnet.slides.slide import Slide
 from wsi_espnet.slides.zarr_source import ZarrSource
@@ -93,6 +95,27 @@ def open_source(path: Path | str, *, mpp: float | None = None) -> PixelSource:
         `mpp` is not a positive number.
     """
     path = Path(path)
-    if path.is_dir() and any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs")):
-        return ZarrSource(path, mpp=mpp)
-    return Slide(path, mpp=mpp)
+    if not is_utf8(path):
+        raise SlideError(
+            f"the name of {printable(path)} is not UTF-8, as every file of its result would have to be; rename it"
+        )
+    return ZarrSource(path, mpp=mpp) if is_zarr(path) else Slide(path, mpp=mpp)
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a path is a folder that is a Zarr; False for one that may not be looked into."""
+    return any(os.path.isfile(path / name) for name in ("zarr.json", ".zgroup", ".zattrs"))
+
+
+def is_utf8(path: Path) -> bool:
+    """Whether a path is text: names on a disk are bytes, of which old ones may be Latin-1."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def printable(path: Path) -> str:
+    """A path that may not be text, with escapes for what is none."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -15,7 +15,7 @@ from wsi_espnet.slides.tissue_file import load_tissue
 from wsi_espnet.slides.tissue_mask import GLASS, RIM, TISSUE, TissueMask, cell_um, coarsen
 from wsi_espnet.slides.whole import each_block
 
-__all__ = ["TissueMask", "everything", "find_tissue", "load_tissue"]
+__all__ = ["TissueMask", "everything", "find_tissue", "lay_over", "load_tissue"]
 
 _SMALLEST_BLOCK = 64  # cells; damage is narrowed down to blocks of half a millimetre
 
@@ -59,10 +59,21 @@ def find_tissue(source: PixelSource, plan: ReadPlan) -> TissueMask:
         min(px, math.ceil(stop - start - 1e-6)) for px, (start, stop) in zip(plan.shape, (rows, cols), strict=True)
     )
     tissue, segmented = (coarsen(part, (shape[0], shape[1]), rows=rows, cols=cols) for part in (found, with_rim))
-    cells = np.full(shape, GLASS, np.uint8)
+    return TissueMask(_cells(tissue, segmented), plan.shape, "auto")
+
+
+def lay_over(cells: NDArray[np.uint8], plan: ReadPlan) -> TissueMask:
+    """Tissue that was found before, as uint8 cells over all of the plan's image, coarsened where they are finer."""
+    shape = min(cells.shape[0], plan.shape[0]), min(cells.shape[1], plan.shape[1])
+    tissue, segmented = (coarsen(part, shape) for part in (cells == TISSUE, cells != GLASS))
+    return TissueMask(_cells(tissue, segmented), plan.shape, "auto")
+
+
+def _cells(tissue: NDArray[np.bool_], segmented: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    cells = np.full(tissue.shape, GLASS, np.uint8)
     cells[segmented] = RIM
     cells[tissue] = TISSUE
-    return TissueMask(cells, plan.shape, "auto")
+    return cells
 
 
 def _coarse_plan(source: PixelSource, plan: ReadPlan) -> ReadPlan:
