@@ -30,9 +30,6 @@ from wsi_espnet.models.weights import LoadedModel
 FORMAT = "0.5.4"
 """Version of the description that is written."""
 
-TOLERANCE = 1e-3
-"""How far a probability may be from that of the test tensors on another machine: bioimage.io's own default."""
-
 TORCHSCRIPT, ONNX, TERMS, READ_ME, COVER = "model.torchscript.pt", "model.onnx", "TERMS.txt", "README.md", "cover.png"
 
 CITE = "Mehta et al., ESPNet: Efficient Spatial Pyramid of Dilated Convolutions for Semantic Segmentation, ECCV 2018"

@@ -20,12 +20,10 @@ from wsi_espnet.errors import ModelError
 from wsi_espnet.inference import kernels
 from wsi_espnet.inference.predictor import Execution
 from wsi_espnet.inference.segmenter import Banded
-from wsi_espnet.inference.torch_backend import choose_execution, in_bands, network_bytes
+from wsi_espnet.inference.torch_backend import DTYPES, choose_execution, in_bands, network_bytes
 from wsi_espnet.inference.view import Size, View, free_bytes, picture_bytes, refuse_too_large, size_at_scale
 from wsi_espnet.models.espnet import MULTIPLE
 from wsi_espnet.models.weights import LoadedModel
-
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class ImagePredictor:
@@ -55,7 +53,7 @@ class ImagePredictor:
         self.view = view
         self.execution: Execution = choose_execution(device=device, precision=precision, batch=1)
         self._device = torch.device(self.execution.device)
-        self._dtype = _DTYPES[self.execution.precision]
+        self._dtype = DTYPES[self.execution.precision]
         self._network = model.module.to(self._device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self._banded: Banded | None = None
         if in_bands(model.card, self.execution):

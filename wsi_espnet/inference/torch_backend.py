@@ -51,7 +51,8 @@ OTHER_BYTES_PER_PX = {
 Run = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 """From (B, H, W, 3) uint8 to labels, probabilities, and whether all is finite."""
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Of each precision."""
 
 
 def choose_execution(*, device: str, precision: Precision, batch: int) -> Execution:
@@ -76,7 +77,7 @@ def choose_execution(*, device: str, precision: Precision, batch: int) -> Execut
     found = _device(device)
     if precision == "auto":
         precision = "bf16" if _has_native_bf16(found) else "fp32"
-    elif precision not in _DTYPES:
+    elif precision not in DTYPES:
         raise UsageError(f"--precision must be auto, fp32, bf16 or fp16, got {precision!r}")
     return Execution(device=str(found), precision=precision, batch=batch)
 
@@ -123,7 +124,7 @@ class TorchPredictor:
         self.sha256 = loaded.sha256
         self.classes = len(loaded.card.classes)
         self._device = torch.device(execution.device)
-        network = Segmenter(loaded.module, loaded.card, _DTYPES[execution.precision], self._device.type)
+        network = Segmenter(loaded.module, loaded.card, DTYPES[execution.precision], self._device.type)
         network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         network = network.eval().requires_grad_(False)
         # CUDA runs one kernel queue: more threads at once only need more memory there.
