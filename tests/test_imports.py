@@ -57,6 +57,7 @@ JOBS = frozenset(
         "batch_flow",
         "batch_task",
         "batch_notes",
+        "batch_request",
         "batch_plan",
         "train",
         "evaluate",

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from wsi_espnet.batch import options_of, request_keys, select
+from wsi_espnet.batch_request import options_of, request_keys, select
 from wsi_espnet.batch_work import Machine, plan_slide
 from wsi_espnet.budget import size_bytes
 from wsi_espnet.cohort import clusters
