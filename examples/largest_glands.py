@@ -16,7 +16,7 @@ import zarr
 from scipy import ndimage
 
 LEVEL = 2
-"""A px of this level is four px of the mask wide: fine enough for a gland."""
+"""A px of this level is four px of the mask wide: fine enough for a gland. A small mask may end before."""
 
 SHOWN = 5
 
@@ -26,10 +26,12 @@ def main(mask: Path) -> None:
     labels = zarr.open_group(mask / "labels" / "classes", mode="r")
     ome: Any = labels.attrs["ome"]
     names = {entry["label-value"]: entry["class"] for entry in ome["image-label"]["properties"]}
-    scale, translation = ome["multiscales"][0]["datasets"][LEVEL]["coordinateTransformations"]
+    levels = ome["multiscales"][0]["datasets"]
+    level = levels[min(LEVEL, len(levels) - 1)]
+    scale, translation = level["coordinateTransformations"]
     um_per_px, origin_um = np.array(scale["scale"]), np.array(translation["translation"])
 
-    ids = np.asarray(labels[str(LEVEL)])  # (h, w) uint8
+    ids = np.asarray(labels[level["path"]])  # (h, w) uint8
     for id_ in sorted(set(np.unique(ids).tolist()) - {0}):
         components, count = ndimage.label(ids == id_)
         areas_mm2 = np.bincount(components.ravel())[1:] * um_per_px.prod() / 1e6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from small import blobs, small_slide, tiny_model
 
+from wsi_espnet.segment import segment
 from wsi_espnet.slides.colon import colon_slide
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -48,6 +51,31 @@ def test_examples_run(tmp_path: Path) -> None:
         assert done.returncode == 0, f"{name}: {done.stderr}"
         assert " gland" in done.stdout, name
     assert (tmp_path / "out" / "overview.png").is_file()
+
+
+def test_the_example_of_glands_reads_a_mask_of_one_level(tmp_path: Path) -> None:
+    small_slide(tmp_path / "slide.svs", blobs(300, 400))
+    made = segment(tmp_path / "slide.svs", tmp_path / "out", model=tiny_model(tmp_path / "tiny.safetensors"))
+    done = run(PROJECT / "examples/largest_glands.py", str(made.path), folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "mm2 around x" in done.stdout
+
+
+def test_the_outlines_of_all_slides_of_a_batch_are_written_as_the_page_says(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path / "tiny.safetensors")
+    for name in ("a", "case 7/b"):
+        slide = small_slide(tmp_path / f"{Path(name).name}.svs", blobs(300, 400))
+        segment(slide, tmp_path / "results/slides" / name, model=model)
+    (said,) = re.findall(
+        r"^```sh\n(.*wsi-espnet outlines.*)\n```$", (PROJECT / "docs/batch.md").read_text(), re.MULTILINE
+    )
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["sh", "-c", said], cwd=tmp_path, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    written = sorted(str(found.parent.relative_to(tmp_path)) for found in tmp_path.rglob("outlines.geojson"))
+    assert written == ["results/slides/a", "results/slides/case 7/b"]
 
 
 def run(program: Path, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -109,3 +109,10 @@ def test_windows_that_cannot_work_are_refused(window: int, halo: int, says: str)
 def test_grids_that_cannot_work_are_refused(core: int, halo: int, blend: int) -> None:
     with pytest.raises(GeometryError):
         Grid((100, 100), core, halo, blend)
+
+
+@pytest.mark.parametrize(("window", "halo", "remedy"), [(2040, 600, 416), (256, 96, 32), (40, 16, 0)])
+def test_the_halo_that_is_advised_works(window: int, halo: int, remedy: int) -> None:
+    with pytest.raises(GeometryError, match=f"or --halo {remedy}$"):
+        Grid((100, 100), core_of_window(window, halo), halo, 0)
+    assert Grid((100, 100), core_of_window(window, remedy), remedy, 0).halo_px == remedy

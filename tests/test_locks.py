@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,22 @@ def test_another_user_sees_who_holds_it() -> None:
                 assert is_held(lock)
             finally:
                 os.seteuid(0)
+
+
+def test_children_that_outlive_a_killed_holder_hold_nothing(tmp_path: Path) -> None:
+    lock = tmp_path / "x.lock"
+    forked = HOLDER.replace("import sys, time", "import os, sys, time").replace("print(", "os.fork(); print(", 1)
+    with subprocess.Popen(
+        [sys.executable, "-c", forked, str(lock)], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert [holder.stdout.readline() for _ in range(2)] == ["held\n", "held\n"]
+        assert is_held(lock)
+        holder.kill()
+        while holder.poll() is None:
+            time.sleep(0.01)
+        assert not is_held(lock)
+        os.killpg(holder.pid, signal.SIGKILL)  # the child
 
 
 def test_sharers_keep_out_only_those_who_want_it_alone(tmp_path: Path) -> None:

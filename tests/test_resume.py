@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import zarr
 
-from wsi_espnet.errors import ResumeError
-from wsi_espnet.resume import claim_folder, mark, read_mark
+from wsi_espnet.errors import OutputError, ResumeError
+from wsi_espnet.resume import alone, claim_folder, mark, read_mark
 
 FINGERPRINT: dict[str, Any] = {"source": {"name": "a.svs", "bytes": 12}, "mpp": (0.5, 0.5), "tissue": None}
 
@@ -58,6 +58,33 @@ def test_overwriting_removes_a_zarr_group(tmp_path: Path) -> None:
     out = written(tmp_path / "out", "done")
     assert claim(out, {"mpp": 1}, overwrite=True) == "new"
     assert not any(tmp_path.iterdir())
+
+
+def test_overwriting_a_link_replaces_what_it_points_at(tmp_path: Path) -> None:
+    place, link = written(tmp_path / "large" / "out", "done"), tmp_path / "out"
+    link.symlink_to(place)
+    assert claim(link, {"mpp": 1}, overwrite=True) == "new"
+    assert link.readlink() == place
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "large", place, link]
+    written(link)
+    assert (read_mark(place) or {})["state"] == "writing"
+
+
+def test_a_folder_is_held_under_all_its_names_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    place, link = tmp_path / "large" / "out", tmp_path / "out"
+    place.mkdir(parents=True)
+    link.symlink_to(place)
+    with alone(place), pytest.raises(ResumeError, match=f"another process is writing to {link}; wait"), alone(link):
+        pass
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "large", place, link]
+
+
+def test_nothing_is_made_at_the_end_of_a_link_to_nothing(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to(tmp_path / "not mounted" / "out")
+    said = r"out is a link to .*not mounted/out, which is not there; make that folder"
+    with pytest.raises(OutputError, match=said), alone(tmp_path / "out"):
+        pass
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -21,6 +21,7 @@ from wsi_espnet.models.network_config import EspNetConfig
 from wsi_espnet.models.weights import load_model, save_model
 from wsi_espnet.settings import parse
 from wsi_espnet.train import TrainResult, train
+from wsi_espnet.training.callbacks import TrainProgress
 from wsi_espnet.training.config import TrainConfig, read_config
 from wsi_espnet.training.run_folder import read_rows
 
@@ -168,6 +169,21 @@ def test_neither_loader_processes_nor_a_cache_change_a_bit(quiet: TrainResult, s
     other = run(streets, tmp_path / "run", run={"workers": 2}, data={"cache": True})
     assert (other.folder / "steps.csv").read_bytes() == (quiet.folder / "steps.csv").read_bytes()
     assert other.model.read_bytes() == quiet.model.read_bytes()
+
+
+def test_a_second_run_is_refused_while_the_first_is_training(streets: Path, tmp_path: Path) -> None:
+    once = config(streets, run={"epochs": 1, "accumulate": 1, "repeats": 1})
+    asked = []
+
+    def ask(progress: TrainProgress) -> None:
+        for overwrite in (False, True):
+            with pytest.raises(ResumeError, match=r"another process is writing to .*run; wait until it has ended"):
+                train(once, tmp_path / "run", command="a test", overwrite=overwrite)
+        asked.append(progress.step)
+
+    assert train(once, tmp_path / "run", command="a test", progress=ask).model.is_file()
+    assert asked == [1, 2]
+    assert list(tmp_path.iterdir()) == [tmp_path / "run"]
 
 
 def test_other_settings_in_the_same_folder_are_refused_by_name(quiet: TrainResult, streets: Path) -> None:

@@ -167,7 +167,8 @@ class Grid:
         if 2 * self.halo_px > self.core_px:
             raise GeometryError(
                 f"a halo of {self.halo_px} px is too wide for a core of {self.core_px} px (window minus two halos): "
-                f"it may be half the core at most; use a larger --window or --halo {self.core_px // 2}"
+                f"it may be half the core at most; use a larger --window or "
+                f"--halo {self.core_px // 2 // MULTIPLE * MULTIPLE}"
             )
 
     @property

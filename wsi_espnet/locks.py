@@ -11,6 +11,18 @@ from pathlib import Path
 from wsi_espnet.atomic import output_errors
 from wsi_espnet.errors import ResumeError
 
+_held: set[int] = set()
+"""Descriptors of the locks of this process."""
+
+
+def _leave_to_parent() -> None:
+    """Close what a child inherits: it would hold the locks of a parent that was killed until it ends itself."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
+
 
 @contextlib.contextmanager
 def hold(path: Path, refusal: str, *, shared: bool = False, wait: bool = False) -> Iterator[None]:
@@ -40,13 +52,16 @@ def hold(path: Path, refusal: str, *, shared: bool = False, wait: bool = False) 
         file = _locked(path, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
     if file is None:
         raise ResumeError(refusal)
+    _held.add(file)
     try:
         yield
     finally:
-        # Removed before it is let go of, and only by the last: who waits for it looks whether it is still there.
-        if not shared or _is_last(file):
-            path.unlink(missing_ok=True)
-        os.close(file)
+        if file in _held:  # not in a child that was forked meanwhile
+            # Removed before it is let go of, and only by the last: who waits for it looks whether it is still there.
+            if not shared or _is_last(file):
+                path.unlink(missing_ok=True)
+            _held.discard(file)
+            os.close(file)
 
 
 def is_held(path: Path) -> bool:

@@ -9,19 +9,45 @@ A folder that this package writes is a Zarr group whose attributes hold, under `
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from wsi_espnet.atomic import PARTIAL, output_errors, remove_partials
-from wsi_espnet.errors import ResumeError
+from wsi_espnet.errors import OutputError, ResumeError
+from wsi_espnet.locks import hold
 
 KEY = "wsi_espnet"
 
 Claim = Literal["new", "resumed", "done"]
 """What was found: nothing (or it was removed), the same run cut short, or the same run finished."""
+
+
+@contextlib.contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Keep other processes out of an output folder while the block runs; folders above it are made.
+
+    The lock lies beside the folder, which may be replaced meanwhile; a link to the folder has the same one.
+
+    Raises
+    ------
+    ResumeError
+        Another process is writing there.
+    OutputError
+        The lock cannot be made, or `out` is a link to nothing.
+    """
+    place = out.resolve()
+    if out.is_symlink() and not place.exists():  # a disk that is not mounted, perhaps: nothing is made in its place
+        raise OutputError(f"{out} is a link to {place}, which is not there; make that folder, or choose another one")
+    with output_errors(out):
+        place.parent.mkdir(parents=True, exist_ok=True)
+    refusal = f"another process is writing to {out}; wait until it has ended, or choose another folder"
+    with hold(place.parent / f"{place.name}.lock", refusal):
+        yield
 
 
 def claim_folder(out: Path, fingerprint: dict[str, Any], *, kind: str, overwrite: bool, resume: bool) -> Claim:
@@ -73,6 +99,24 @@ def claim_folder(out: Path, fingerprint: dict[str, Any], *, kind: str, overwrite
     return "resumed"
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with all that is in it; of a link, what it points at, in whose place is an empty folder then.
+
+    Raises
+    ------
+    OutputError
+        It cannot be removed.
+    """
+    place = folder.resolve()
+    # Renamed first: killed in between, no half of it keeps its name.
+    removed = place.with_name(f"{place.name}.{uuid.uuid4().hex}.removed")
+    with output_errors(folder):
+        place.rename(removed)
+        if folder.is_symlink():  # nothing is written through a link to nothing
+            place.mkdir()
+        shutil.rmtree(removed)
+
+
 def ensure_apart(source: Path, out: Path) -> None:
     """Refuse an output that is the input, holds it or lies in it.
 
@@ -109,11 +153,7 @@ def _group(out: Path) -> dict[str, Any] | None:
 def _remove_group(out: Path) -> None:
     if _group(out) is None:
         raise ResumeError(f"{out} is not a Zarr group and is never removed, --overwrite or not; choose another folder")
-    # Renamed first: killed in between, no half of it keeps its name.
-    removed = out.with_name(f"{out.name}.{uuid.uuid4().hex}.removed")
-    with output_errors(out):
-        out.rename(removed)
-        shutil.rmtree(removed)
+    remove_folder(out)
 
 
 def _differing(found: Any, wanted: dict[str, Any], prefix: str = "") -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from wsi_espnet.errors import UsageError
 from wsi_espnet.models.card import ModelCard
 from wsi_espnet.models.network_config import ESPNET_C
 from wsi_espnet.models.weights import save_model
+from wsi_espnet.resume import alone
 from wsi_espnet.training.callbacks import Keeper, Logbook, TrainProgress, best_row
 from wsi_espnet.training.config import RunConfig, TrainConfig
 from wsi_espnet.training.make_card import make_card
@@ -71,25 +73,27 @@ def train(
     Raises
     ------
     ResumeError
-        `out` holds something else, or a run with other settings.
+        `out` holds something else, or a run with other settings, or another process is training there.
     UsageError
         Settings that do not fit the data set or this machine.
     DataError
         The data set is damaged or of another layout.
     """
     folder = RunFolder(Path(out), config)
-    folder.ensure_free(overwrite=overwrite)
-    dataset = open_data(config)
-    device = choose_device(config.run)
-    if config.encoder_stage is not None:
-        if _rank(config.run) == 0:
-            folder.begin(command, overwrite=overwrite)
-        encoder = train(_encoder_stage(config), folder.folder / "encoder", command=command, progress=progress)
-        config, overwrite = _decoder_stage(config, encoder.model), False
+    # Processes that train together share the folder: the first one holds it for all.
+    with alone(folder.folder) if _rank(config.run) == 0 else contextlib.nullcontext():
+        folder.ensure_free(overwrite=overwrite)
+        dataset = open_data(config)
+        device = choose_device(config.run)
+        if config.encoder_stage is not None:
+            if _rank(config.run) == 0:
+                folder.begin(command, overwrite=overwrite)
+            encoder = train(_encoder_stage(config), folder.folder / "encoder", command=command, progress=progress)
+            config, overwrite = _decoder_stage(config, encoder.model), False
 
-    with arithmetic(config.run.threads):
-        _stage(config, dataset, folder, device, command=command, overwrite=overwrite, progress=progress)
-    return _result(folder)
+        with arithmetic(config.run.threads):
+            _stage(config, dataset, folder, device, command=command, overwrite=overwrite, progress=progress)
+        return _result(folder)
 
 
 def _stage(

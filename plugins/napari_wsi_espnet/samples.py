@@ -8,6 +8,7 @@ import pooch
 from napari.types import LayerDataTuple
 
 from napari_wsi_espnet.reader import read_result, read_slide
+from wsi_espnet.errors import ResumeError
 from wsi_espnet.segment import segment
 from wsi_espnet.slides.sample import make_sample
 
@@ -22,7 +23,12 @@ def slide() -> list[LayerDataTuple]:
 def slide_with_mask() -> list[LayerDataTuple]:
     """The demo slide with the mask of the bundled model; it is computed the first time."""
     path = _slide()
-    return read_result(str(segment(path, path.parent / "result").path))
+    out = path.parent / "result"
+    try:
+        result = segment(path, out)
+    except ResumeError:  # an older version's, of other weights: nobody's work
+        result = segment(path, out, overwrite=True)
+    return read_result(str(result.path))
 
 
 def _slide() -> Path:

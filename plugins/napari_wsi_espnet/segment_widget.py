@@ -17,6 +17,7 @@ from qtpy.QtCore import QTimer
 from napari_wsi_espnet.layers import as_layer, chooser, mask_layer, result_of, slide_of
 from napari_wsi_espnet.outlines import add_shapes, outlines, write_outlines
 from napari_wsi_espnet.run import Run
+from wsi_espnet.atomic import output_errors
 from wsi_espnet.errors import UsageError, WsiEspnetError
 from wsi_espnet.models.catalog import bundled_models, read_card
 from wsi_espnet.outputs.opened import open_result
@@ -124,7 +125,8 @@ class SegmentWidget(Container):  # type: ignore[type-arg]
         if self.shapes.value is None:
             raise UsageError("choose the Shapes layer that the area is drawn in; add one with the polygon button")
         rings = outlines(self.shapes.value)
-        out.mkdir(parents=True, exist_ok=True)
+        with output_errors(out):
+            out.mkdir(parents=True, exist_ok=True)
         write_outlines(out / AREA_FILE, rings, source)
         return out / AREA_FILE
 

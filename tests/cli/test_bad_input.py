@@ -8,8 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from small import Call, blobs, files_below, run_process, small_slide, tiny_model
+
+from wsi_espnet.models.espnet import build
+from wsi_espnet.models.network_config import EspNetConfig
 
 Refuse = Callable[..., None]
 
@@ -242,6 +246,31 @@ def test_a_table_of_another_length_is_refused(shared: Path, wsi_espnet: Call, tm
     told = wsi_espnet("models", "import", weights, "--classes", "glas-grade", "-o", tmp_path / "x.safetensors")
     told.assert_refused(1, "classes")
     assert not list(tmp_path.iterdir())
+
+
+NORMALISATIONS = {
+    "none": ("", 1, "mean and std", "give them as --mean and --std"),
+    "mean alone": ("--mean 1,2,3", 2, "--mean and --std", "got only --mean", "give both"),
+    "order alone": ("--order rgb --divide 1", 2, "got only --order, --divide"),
+    "two numbers": ("--mean 1,2 --std 1,2,3", 2, "--mean looks like", "'1,2'"),
+    "words": ("--mean 1,2,3 --std a,b,c", 2, "--std looks like", "'a,b,c'"),
+    "no numbers": ("--mean 1,2,nan --std 1,2,3", 2, "--mean looks like", "'1,2,nan'"),
+    "std of 0": ("--mean 1,2,3 --std 1,0,3", 2, "std must be above 0"),
+    "divided by 0": ("--mean 1,2,3 --std 1,2,3 --divide 0", 2, "divide", "greater than 0"),
+    "unknown order": ("--mean 1,2,3 --std 1,2,3 --order gbr", 2, "--order", "bgr"),
+}
+
+
+@pytest.mark.parametrize("case", NORMALISATIONS.values(), ids=NORMALISATIONS)
+def test_weights_are_not_imported_with_half_a_normalisation(
+    wsi_espnet: Call, tmp_path: Path, case: tuple[str, int, str]
+) -> None:
+    options, status, *words = case
+    torch.save(build(EspNetConfig(p=1, q=1, classes=3)).state_dict(), tmp_path / "own.pth")
+    out = tmp_path / "own.safetensors"
+    told = wsi_espnet("models", "import", tmp_path / "own.pth", "--classes", "glas-grade", "-o", out, *options.split())
+    told.assert_refused(status, *words)
+    assert not out.exists()
 
 
 def test_tile_refuses_what_it_cannot_do(bench: Path, wsi_espnet: Call, tmp_path: Path) -> None:

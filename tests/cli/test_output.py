@@ -11,10 +11,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 import zarr
 from small import Call, blobs, command, differing_files, run_process, small_slide
 
 from wsi_espnet.cli import say
+from wsi_espnet.models.card import Normalisation
+from wsi_espnet.models.catalog import read_card
+from wsi_espnet.models.espnet import build
+from wsi_espnet.models.network_config import EspNetConfig
 from wsi_espnet.segment import segment
 
 
@@ -100,6 +105,27 @@ def test_tile_prints_the_place_that_segment_can_read(bench: Path, tmp_path: Path
     )  # fmt: skip
     assert told.status == 0
     assert (tmp_path / "out" / "x.ome.zarr").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("options", "order", "divide"), [("", "bgr", 255.0), ("--order rgb --divide 1", "rgb", 1.0)], ids=["authors", "own"]
+)
+def test_weights_of_other_classes_are_imported_with_their_normalisation(
+    wsi_espnet: Call, tmp_path: Path, options: str, order: str, divide: float
+) -> None:
+    torch.save(build(EspNetConfig(p=1, q=1, classes=3)).state_dict(), tmp_path / "own.pth")
+    words = "--classes glas-grade --mean 72.4,82.9,73.2 --std 45.3,46.2,44.9"
+    out = tmp_path / "own.safetensors"
+    told = wsi_espnet("models", "import", tmp_path / "own.pth", "-o", out, *words.split(), *options.split())
+    assert (told.status, told.err) == (0, "")
+    card = read_card(out)
+    assert card.classes.name == "glas-grade"
+    assert card.normalisation == Normalisation(
+        order=order,  # type: ignore[arg-type]
+        mean=(72.4, 82.9, 73.2),
+        std=(45.3, 46.2, 44.9),
+        divide=divide,
+    )
 
 
 @pytest.mark.parametrize("words", [("models", "list"), ("models", "show", "glas-colon"), ("sample",)])

@@ -146,6 +146,16 @@ def test_what_cannot_work_is_one_sentence(viewer: Viewer, widget: SegmentWidget,
     assert widget.status.value == "failed"
 
 
+def test_a_place_that_cannot_be_written_is_said_before_the_run(widget: SegmentWidget, bench: Path) -> None:
+    widget.area.value = "drawn shapes"
+    widget.shapes.value.add([[100.0, 200.0], [420.0, 600.0]], shape_type="rectangle")
+    widget.out.value = bench / "slide.svs" / "result"
+    with notifications() as told:
+        widget.run()
+    assert "slide.svs/result cannot be written: Not a directory" in told[0]
+    assert (widget.running, widget.status.value) == (False, "not started")
+
+
 def slow_windows(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Every window takes longer, as one of a large slide does."""
     from wsi_espnet.slides.slide import Slide

@@ -185,6 +185,25 @@ def test_a_finished_result_is_kept_without_reading(path: Path, fresh: Path) -> N
     assert files(fresh) == before
 
 
+def test_a_second_run_is_refused_while_the_first_is_writing(path: Path, fresh: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.zarr"
+    asked = []
+
+    def ask(done: int, total: int) -> None:
+        for overwrite in (False, True):
+            with pytest.raises(
+                ResumeError, match=r"another process is writing to .*out\.zarr; wait until it has ended"
+            ):
+                tile(second, out, mpp=None, overwrite=overwrite)
+        asked.append(done)
+
+    with Slide(path) as first, Slide(path) as second:
+        tile(first, out, mpp=None, progress=ask)
+    assert len(asked) == 11
+    assert files(out) == files(fresh)
+    assert list(tmp_path.iterdir()) == [out]
+
+
 def test_other_settings_at_the_same_place_are_refused(path: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.zarr"
     with Slide(path) as slide:

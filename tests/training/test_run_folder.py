@@ -54,6 +54,19 @@ def test_only_a_run_is_replaced_and_then_all_of_it(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [folder.folder]
 
 
+def test_replacing_a_run_behind_a_link_keeps_the_link(tmp_path: Path) -> None:
+    (tmp_path / "large").mkdir()
+    link = tmp_path / "run"
+    link.symlink_to(tmp_path / "large")
+    folder = RunFolder(link, settings())
+    folder.begin("one", overwrite=False)
+    folder.log.write_text("old")
+    folder.begin("two", overwrite=True)
+    assert link.is_symlink()
+    assert {path.name for path in (tmp_path / "large").iterdir()} == {"config.json", "environment.json"}
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "large", link]
+
+
 def test_the_environment_names_what_it_ran_on() -> None:
     told = environment("a test")
     assert told["packages"]["torch"] == torch.__version__  # type: ignore[index]

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import shlex
 import sys
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wsi_espnet.cli import say
-from wsi_espnet.cli.values import options_of
+from wsi_espnet.cli.values import options_of, triple
+from wsi_espnet.errors import UsageError
+
+if TYPE_CHECKING:
+    from wsi_espnet.models.card import Normalisation
 
 app = typer.Typer(
     help="Models: list the bundled ones, show a card, import published weights, measure statistics, calibrate.",
     no_args_is_help=True,
 )
+
+
+class Order(StrEnum):
+    """Channel orders of a network's input."""
+
+    RGB = "rgb"
+    BGR = "bgr"
 
 
 @app.command("list")
@@ -70,13 +82,19 @@ def import_model(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write [NAME.safetensors].")] = None,
     classes: Annotated[str | None, typer.Option(help="Class table by name [told from the number of classes].")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model [the file's].")] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="What it was trained with, 0..255: three numbers [the authors'].")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="The same; --mean and --std go together [the authors'].")] = None,
+    order: Annotated[Order | None, typer.Option(help="Of the channels of input, mean and std [bgr].")] = None,
+    divide: Annotated[float | None, typer.Option(help="What normalised values are divided by [255].")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
 ) -> None:
     """Turn weights of the original authors' code into a .safetensors file with a card."""
     from wsi_espnet.models.importer import import_pth
     from wsi_espnet.models.weights import save_model
 
-    module, card = import_pth(file, classes=classes, name=name)
+    module, card = import_pth(file, classes=classes, name=name, normalisation=_normalisation(mean, std, order, divide))
     written = save_model(out or Path(f"{card.name}.safetensors"), module, card, overwrite=overwrite)
     say.out.print(f"{written}  {card.network} ({card.classes.name})", markup=False)
 
@@ -149,6 +167,28 @@ def calibrate(
         f"{done.before:.4f} before, {done.after:.4f} after, on {done.px} px",
         markup=False,
     )
+
+
+def _normalisation(
+    mean: str | None, std: str | None, order: Order | None, divide: float | None
+) -> Normalisation | None:
+    """What the options say; where they are silent about order and divisor, those of the authors' code."""
+    given = {"--mean": mean, "--std": std, "--order": order, "--divide": divide}
+    if all(value is None for value in given.values()):
+        return None
+    if mean is None or std is None:
+        said = ", ".join(option for option, value in given.items() if value is not None)
+        raise UsageError(f"a normalisation is --mean and --std, got only {said}; give both, or none of them")
+    from wsi_espnet.models.card import Normalisation
+    from wsi_espnet.settings import parse
+
+    values = {
+        "order": (order or Order.BGR).value,
+        "mean": triple(mean, "--mean"),
+        "std": triple(std, "--std"),
+        "divide": 255.0 if divide is None else divide,
+    }
+    return parse(Normalisation, values, "the normalisation")
 
 
 def _score(name: str, value: float | dict[str, float]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Iterable
@@ -92,6 +93,28 @@ def factors(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError as exc:
         raise UsageError(f"--scales looks like 0.75,1,1.25, got {text!r}") from exc
+
+
+def triple(text: str, option: str) -> tuple[float, float, float]:
+    """Three numbers between commas, one for each channel.
+
+    Raises
+    ------
+    UsageError
+        They are not three, or one is not a number.
+
+    Examples
+    --------
+    >>> triple("72.4,82.9,73.2", "--mean")
+    (72.4, 82.9, 73.2)
+    """
+    try:
+        first, second, third = (float(part) for part in text.split(","))
+    except ValueError:
+        first = second = third = math.nan
+    if not math.isfinite(first + second + third):
+        raise UsageError(f"{option} looks like 72.4,82.9,73.2 (one number for each channel), got {text!r}")
+    return first, second, third
 
 
 def pairs(texts: Iterable[str] | None, option: str) -> dict[str, str]:

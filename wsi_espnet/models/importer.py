@@ -95,7 +95,7 @@ def import_pth(
     if normalisation is None and table.name not in NORMALISATIONS:
         raise ModelError(
             f"the mean and std that {path} was trained with are not in the file and not known for "
-            f"{table.name!r}; give them as normalisation"
+            f"{table.name!r}; give them as --mean and --std (from Python, as normalisation)"
         )
     card = _card(path, name or path.stem, config, table.name, normalisation or NORMALISATIONS[table.name])
     return to_module(tensors, config, path), card

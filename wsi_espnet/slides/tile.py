@@ -20,7 +20,7 @@ from wsi_espnet import ngff
 from wsi_espnet.atomic import output_errors
 from wsi_espnet.errors import TissueError, UsageError
 from wsi_espnet.geometry import ReadPlan, Region
-from wsi_espnet.resume import claim_folder, ensure_apart, mark
+from wsi_espnet.resume import alone, claim_folder, ensure_apart, mark
 from wsi_espnet.slides.source import PixelSource
 from wsi_espnet.slides.stored_tissue import TISSUE_LABEL, tissue_digest, write_tissue
 from wsi_espnet.slides.tile_level import CHUNK_PX, SHARD_PX, ZSTD_LEVEL, TileLevel
@@ -94,7 +94,7 @@ def tile(
     ScaleError
         The slide has no scale, or is coarser than `mpp`.
     ResumeError
-        Something else lies at `out`.
+        Something else lies at `out`, or another process is writing there.
     SlideReadError
         A part of the slide is damaged; what is written stays, and a later run goes on from there.
     OutputError
@@ -107,7 +107,7 @@ def tile(
     if tissue is not None and tissue.cells.ndim != 2:
         raise TissueError(f"a tissue mask has two axes, got the shape {tissue.cells.shape}")
     fingerprint = _fingerprint(source, plan, tissue, whole=whole)
-    with output_errors(out):
+    with output_errors(out), alone(out):
         claim = claim_folder(out, fingerprint, kind="tile", overwrite=overwrite, resume=resume)
         if claim == "done":
             return out

@@ -19,9 +19,7 @@ import io
 import json
 import os
 import platform
-import shutil
 import subprocess
-import uuid
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,8 +27,9 @@ from typing import Any
 
 import torch
 
-from wsi_espnet.atomic import output_errors, remove_partials, write_bytes_atomic
+from wsi_espnet.atomic import remove_partials, write_bytes_atomic
 from wsi_espnet.errors import ResumeError
+from wsi_espnet.resume import remove_folder
 from wsi_espnet.training.config import TrainConfig
 
 CONFIG = "config.json"
@@ -81,7 +80,7 @@ class RunFolder:
             The folder cannot be written.
         """
         if overwrite and (self.folder / CONFIG).is_file():
-            _remove(self.folder)
+            remove_folder(self.folder)
         remove_partials(self.folder)
         if not (self.folder / CONFIG).is_file():
             write_bytes_atomic(self.folder / CONFIG, (self.config.model_dump_json(indent=2) + "\n").encode())
@@ -175,11 +174,3 @@ def _version(name: str) -> str | None:
 
 def _empty(folder: Path) -> bool:
     return folder.is_dir() and not any(folder.iterdir())
-
-
-def _remove(folder: Path) -> None:
-    # Renamed first: killed in between, no half of it keeps its name.
-    removed = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}.removed")
-    with output_errors(folder):
-        folder.rename(removed)
-        shutil.rmtree(removed)
