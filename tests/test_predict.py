@@ -68,6 +68,12 @@ def test_cityscapes_frames_become_label_ids_of_their_own_size(shared: Path, tmp_
     assert (labels[4::8, 4::8] == truth)[known].mean() == pytest.approx(0.789, abs=0.01)
 
 
+def test_results_may_go_into_the_pictures_folder_or_above_it(model: Path, pictures: Path) -> None:
+    for out in (pictures.parent, pictures):
+        assert predict(model, pictures, out).masks == 2
+        assert sorted(path.name for path in (out / "masks").rglob("*.png")) == ["a.png", "b.png"]
+
+
 def test_one_bad_picture_does_not_stop_the_others(model: Path, pictures: Path, tmp_path: Path) -> None:
     (pictures / "0.png").write_text("no picture")
     found = predict(model, pictures, tmp_path / "out")

@@ -157,7 +157,7 @@ def _label_pictures(
     overwrite: bool,
     progress: Progress | None,
 ) -> Predictions:
-    pictures = find_pictures(source, leave_out=out)
+    pictures = find_pictures(source, leave_out=[out / kind for kind in (MASKS, OVERLAYS, LABEL_IDS, VOC)])
     if not overwrite:
         refuse_existing([_place(out, kind, name) for _, name in pictures for kind in kinds])
 

@@ -10,7 +10,7 @@ import pytest
 from data.make import picture, save
 
 from wsi_espnet.data.check import check
-from wsi_espnet.data.files import FileDataset
+from wsi_espnet.data.files import FileDataset, read_table, read_text
 from wsi_espnet.errors import DataError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
@@ -57,3 +57,22 @@ def test_the_documented_adapter_says_what_is_wrong(adapter: type[FileDataset], f
         pets.samples("trainval")
     with pytest.raises(DataError, match="is not the pets"):
         adapter(folder / "images")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_tables_are_read_with_the_mark_of_excel_and_without(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("slide, split\nPr\u00e4parat.svs , train\nb.svs\n", encoding=encoding)
+    rows = [{"slide": "Pr\u00e4parat.svs", " split": "train"}, {"slide": "b.svs", " split": ""}]
+    assert read_table(path) == rows
+    assert read_text(path).startswith("slide")
+
+
+def test_text_of_another_encoding_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("slide\nPr\u00e4parat.svs\n", encoding="latin-1")
+    for read in (read_table, read_text):
+        with pytest.raises(DataError, match=r"table\.csv cannot be read .*save it as UTF-8 text"):
+            read(path)
+    with pytest.raises(DataError, match="No such file"):
+        read_text(tmp_path / "absent.csv")

@@ -19,9 +19,9 @@ def test_pictures_are_found_below_a_folder_but_not_among_the_results(tmp_path: P
     for name in ("b.png", "a/b.JPG", "a/notes.txt", "out/masks/b.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(PX).save(tmp_path / name, format="PNG")
-    found = find_pictures(tmp_path, leave_out=tmp_path / "out")
+    found = find_pictures(tmp_path, leave_out=[tmp_path / "out"])
     assert found == [(tmp_path / "a/b.JPG", Path("a/b")), (tmp_path / "b.png", Path("b"))]
-    assert find_pictures(tmp_path / "b.png", leave_out=tmp_path / "out") == [(tmp_path / "b.png", Path("b"))]
+    assert find_pictures(tmp_path / "b.png", leave_out=[tmp_path / "out"]) == [(tmp_path / "b.png", Path("b"))]
 
 
 def test_a_photograph_is_turned_upright(tmp_path: Path) -> None:
@@ -54,11 +54,11 @@ def test_what_is_no_picture_is_told(tmp_path: Path) -> None:
 
 def test_folders_that_cannot_be_done_are_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is missing"):
-        find_pictures(tmp_path / "nothing", leave_out=tmp_path)
+        find_pictures(tmp_path / "nothing", leave_out=[])
     (tmp_path / "in").mkdir()
     with pytest.raises(DataError, match="holds no pictures"):
-        find_pictures(tmp_path / "in", leave_out=tmp_path / "out")
+        find_pictures(tmp_path / "in", leave_out=[tmp_path / "out"])
     for name in ("a.png", "a.jpg"):
         Image.fromarray(PX).save(tmp_path / "in" / name)
     with pytest.raises(DataError, match="results of one name"):
-        find_pictures(tmp_path / "in", leave_out=tmp_path / "out")
+        find_pictures(tmp_path / "in", leave_out=[tmp_path / "out"])

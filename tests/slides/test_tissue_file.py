@@ -143,6 +143,7 @@ def test_all_forms_of_geojson_give_the_same_mask(tmp_path: Path, source: ArraySo
         [feature],
         {"type": "FeatureCollection", "features": [feature]},
         {"type": "GeometryCollection", "geometries": [multi]},
+        [{"type": "Polygon", "coordinates": []}, {"type": "MultiPolygon", "coordinates": [[]]}, feature],  # empty ones
     ]
     expected = np.zeros(PLAN_SHAPE, dtype=bool)
     expected[200:500, 100:400] = True

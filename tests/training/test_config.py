@@ -77,6 +77,7 @@ def test_changes_are_typed_as_in_toml_and_may_make_tables(file: Path) -> None:
         ("model.architecture=segnet", "model.architecture: .*'espnet-c', 'espnet', .*'unet' or 'efficientnet-lite'"),
         ("model.unit=vgg", "model.unit: .*'mobilenet', 'shufflenet' or 'resnet'"),
         ("augment.crop_px=[60, 64]", r"augment.crop_px.0: .*multiple of 8.* got 60"),
+        ("optimiser.betas=[0.9, 1.0]", "optimiser.betas.1: .* got 1.0"),
         ("augment.scale=[2, 1]", "augment: scale must be"),
         ("augment.jpeg_quality=[90, 30]", "augment: jpeg_quality must be"),
         ("augment.gamma=0.5", "augment.gamma: .* got 0.5"),
@@ -95,6 +96,13 @@ def test_a_pspnet_needs_two_images_at_once(file: Path) -> None:
     assert read_config(file, changes=options_of([pspnet, "run.batch=2"])).model.architecture == "pspnet"
     with pytest.raises(UsageError, match=r"a pspnet normalises one px .* needs run\.batch of 2 or more"):
         read_config(file, changes=options_of([pspnet, "run.batch=1"]))
+
+
+def test_nesterov_needs_a_momentum(file: Path) -> None:
+    changes = ["optimiser.name=sgd", "optimiser.nesterov=true"]
+    assert read_config(file, changes=options_of(changes)).optimiser.nesterov
+    with pytest.raises(UsageError, match="optimiser: nesterov needs a momentum above 0"):
+        read_config(file, changes=options_of([*changes, "optimiser.momentum=0"]))
 
 
 def test_two_stages_need_a_decoder_and_their_own_start(file: Path) -> None:

@@ -245,7 +245,7 @@ def _geojson(path: Path) -> list[Named]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         return [(name, [ring_of(ring) for ring in polygon]) for name, polygon in _classified(document)]
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as exc:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError) as exc:
         raise DataError(f"{path} is not GeoJSON of classified Polygons ({type(exc).__name__}: {exc})") from exc
 
 

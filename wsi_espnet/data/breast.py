@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from wsi_espnet.data.adapter import Listing
-from wsi_espnet.data.files import FileDataset, error, listed
+from wsi_espnet.data.files import FileDataset, error, listed, read_text
 from wsi_espnet.data.pictures import lookup_of
 from wsi_espnet.errors import DataError
 from wsi_espnet.models.catalog import class_table
@@ -36,7 +36,7 @@ class Breast(FileDataset):
         masks: dict[str, Path] = {}
         findings = []
         names = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(read_text(path).splitlines(), start=1):
             parts = [part.strip().lstrip("/") for part in line.split(",")]
             if line.strip() and len(parts) < 2:
                 findings.append(error(path, f"line {number} must be IMAGE, MASK, DIAGNOSIS, got {line!r}"))

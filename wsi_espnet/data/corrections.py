@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from wsi_espnet.atomic import output_errors, write_bytes_atomic
 from wsi_espnet.classes import UNLABELLED, ClassTable
+from wsi_espnet.data.files import read_table
 from wsi_espnet.data.folder import CLASSES, read_classes
 from wsi_espnet.data.slides import MANIFEST
 from wsi_espnet.errors import DataError, UsageError
@@ -111,8 +112,7 @@ def _add_to_manifest(folder: Path, slide: Path, annotation: str, mpp: tuple[floa
     columns = ["slide", "annotation", "split", "mpp"]
     rows: list[dict[str, str]] = []
     if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = read_table(path)
     for row in rows:
         if row["annotation"] == annotation:
             if (folder / row["slide"]).resolve() == slide:

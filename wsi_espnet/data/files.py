@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -16,6 +18,35 @@ PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
 Files = dict[str, Path]
 """Files by what an image and its mask have in common."""
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8, without the mark that Excel puts before it.
+
+    Raises
+    ------
+    DataError
+        It cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise DataError(f"{path} cannot be read ({exc}); save it as UTF-8 text") from exc
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file by the names of its columns, without spaces around values.
+
+    Raises
+    ------
+    DataError
+        As `read_text`, or it is not CSV.
+    """
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+    except csv.Error as exc:
+        raise DataError(f"{path} is not a table ({exc}); save it as CSV") from exc
+    return [{key: (value or "").strip() for key, value in row.items() if key} for row in rows]
 
 
 class FileDataset(ABC):

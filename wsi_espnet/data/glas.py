@@ -7,7 +7,6 @@ grade).
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from wsi_espnet.data.adapter import Finding, Labelled, Listing, Sample
-from wsi_espnet.data.files import FileDataset, error, listed
+from wsi_espnet.data.files import FileDataset, error, listed, read_table
 from wsi_espnet.data.pictures import Lookup, ShrunkSample, lookup_of
 from wsi_espnet.errors import DataError, SlideError, UsageError
 from wsi_espnet.geometry import Region
@@ -187,8 +186,7 @@ def pieces(slide: Path, mpp: float = GLAS_MPP) -> list[Negative]:
 def _index(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         raise DataError(f"{path.parent} is not GlaS: it has no index.csv (name, patient, grade)")
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in csv.DictReader(file)]
+    rows = read_table(path)
     if not rows or not {"name", "patient", "grade"} <= rows[0].keys():
         raise DataError(f"{path} must have the columns name, patient, grade, and a row per image")
     return rows

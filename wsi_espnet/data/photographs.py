@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from wsi_espnet.data.files import PICTURES
 from wsi_espnet.errors import DataError
 
 
-def find_pictures(source: Path, *, leave_out: Path) -> list[tuple[Path, Path]]:
+def find_pictures(source: Path, *, leave_out: Iterable[Path]) -> list[tuple[Path, Path]]:
     """Pictures with the relative path, without suffix, that their results are called by, sorted.
 
     Parameters
@@ -16,7 +17,7 @@ def find_pictures(source: Path, *, leave_out: Path) -> list[tuple[Path, Path]]:
     source
         One picture, or a folder that is searched through.
     leave_out
-        A folder that is not searched: where results go.
+        Folders that are not searched: where results go.
 
     Raises
     ------
@@ -27,9 +28,9 @@ def find_pictures(source: Path, *, leave_out: Path) -> list[tuple[Path, Path]]:
         return [(source, Path(source.stem))]
     if not source.is_dir():
         raise DataError(f"{source} is missing")
-    skipped = leave_out.resolve()
+    skipped = {folder.resolve() for folder in leave_out}
     found = sorted(p for p in source.rglob("*") if p.suffix.lower() in PICTURES and p.is_file())
-    pictures = [(p, p.relative_to(source).with_suffix("")) for p in found if skipped not in p.resolve().parents]
+    pictures = [(p, p.relative_to(source).with_suffix("")) for p in found if skipped.isdisjoint(p.resolve().parents)]
     if not pictures:
         raise DataError(f"{source} holds no pictures ({', '.join(sorted(PICTURES))})")
     names: dict[Path, Path] = {}

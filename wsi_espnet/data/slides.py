@@ -14,7 +14,6 @@ names outlines whose px are ignored. Px are read as for inference: `wsi_espnet.s
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from numpy.typing import NDArray
 from wsi_espnet.classes import UNLABELLED
 from wsi_espnet.data.adapter import Finding, Labelled, Listing, Sample
 from wsi_espnet.data.annotations import Annotation, open_annotation
-from wsi_espnet.data.files import error
+from wsi_espnet.data.files import error, read_table
 from wsi_espnet.data.folder import ClassFile, read_classes
 from wsi_espnet.errors import DataError, SlideError, UsageError
 from wsi_espnet.geometry import ReadPlan, Region
@@ -217,8 +216,7 @@ class Slides:
 def _manifest(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         raise DataError(f"{path} is missing: it must list slide, annotation and split of each slide")
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in csv.DictReader(file)]
+    rows = read_table(path)
     if not rows or not {"slide", "annotation", "split"} <= rows[0].keys():
         raise DataError(f"{path} must have the columns slide, annotation, split, and a row per slide")
     split_of = {row["slide"]: row["split"] for row in rows}

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from wsi_espnet.data.adapter import Listing
-from wsi_espnet.data.files import FileDataset, error, listed, pair_by_stem
+from wsi_espnet.data.files import FileDataset, error, listed, pair_by_stem, read_text
 from wsi_espnet.data.pictures import lookup_of
 from wsi_espnet.errors import DataError
 from wsi_espnet.models.catalog import class_table
@@ -46,6 +46,6 @@ class Voc(FileDataset):
         if not masks.is_dir():
             return Listing((), (error(masks, "the folder is missing"),))
         # Lines are names, or pairs of paths such as /JPEGImages/NAME.jpg /SegmentationClassAug/NAME.png.
-        lines = self._names(split).read_text(encoding="utf-8").replace(",", " ").splitlines()
+        lines = read_text(self._names(split)).replace(",", " ").splitlines()
         names = [PurePosixPath(line.split()[0]).stem for line in lines if line.strip()]
         return listed(names, lambda n: self.root / IMAGES / f"{n}.jpg", lambda n: masks / f"{n}.png", lookup)

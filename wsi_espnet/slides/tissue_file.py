@@ -127,7 +127,7 @@ def _from_outlines(path: Path, source: PixelSource, plan: ReadPlan) -> NDArray[n
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         polygons = [[ring_of(ring) for ring in polygon] for polygon in polygons_of(document)]
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as exc:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, IndexError) as exc:
         raise TissueError(f"{path} is not GeoJSON of Polygons or MultiPolygons: {exc}; export it again") from exc
     grid = grid_of(plan)
     bounds_l0 = np.array([source.bounds_l0.y, source.bounds_l0.x])
@@ -137,7 +137,7 @@ def _from_outlines(path: Path, source: PixelSource, plan: ReadPlan) -> NDArray[n
 
 
 def polygons_of(node: Any) -> Iterator[list[Any]]:
-    """Coordinates of all polygons under a GeoJSON node; a bare list is QuPath's list of features.
+    """Coordinates of all polygons under a GeoJSON node but empty ones; a bare list is QuPath's list of features.
 
     Raises
     ------
@@ -156,9 +156,9 @@ def polygons_of(node: Any) -> Iterator[list[Any]]:
         case "GeometryCollection":
             yield from polygons_of(node["geometries"])
         case "MultiPolygon":
-            yield from node["coordinates"]
+            yield from filter(None, node["coordinates"])
         case "Polygon":
-            yield node["coordinates"]
+            yield from filter(None, [node["coordinates"]])
         case other:
             raise ValueError(f"it holds a {other}, which has no area")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -23,7 +23,7 @@ from wsi_espnet.models.network_config import (
     Unit,
     UnitsConfig,
 )
-from wsi_espnet.settings import Count, NotNegative, Positive, Section, Share, Whole, change, parse, read_toml
+from wsi_espnet.settings import BelowOne, Count, NotNegative, Positive, Section, Whole, change, parse, read_toml
 from wsi_espnet.training.augment_config import AugmentConfig
 from wsi_espnet.training.loss_config import LossConfig
 
@@ -126,10 +126,16 @@ class OptimiserConfig(Section):
     learning_rate: Positive = 1e-3
     weight_decay: NotNegative = 1e-4
     decay_all: bool = False
-    betas: tuple[Share, Share] = (0.9, 0.999)
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
+    momentum: BelowOne = 0.9
     nesterov: bool = False
     clip: Positive | None = None
+
+    @model_validator(mode="after")
+    def _has_momentum(self) -> Self:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
 
 
 class ScheduleConfig(Section):
@@ -199,7 +205,7 @@ class RunConfig(Section):
     devices: Count = 1
     workers: Whole = 0
     threads: Count | None = None
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    ema: BelowOne = 0.999
     validate_every: Count = 1
     pictures: Whole = 4
 
