@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +118,22 @@ def test_a_damaged_document_is_not_taken_for_ours(tmp_path: Path) -> None:
     assert read_mark(tmp_path) is None
     with pytest.raises(ResumeError, match="is not a Zarr group and is never removed"):
         claim(tmp_path, overwrite=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_folder_beside_which_nothing_may_be_made_is_held_itself() -> None:
+    with tempfile.TemporaryDirectory() as above:
+        out = Path(above) / "out"
+        out.mkdir()
+        os.chmod(above, 0o755)
+        out.chmod(0o777)
+        os.seteuid(65534)
+        try:
+            with alone(out):
+                assert list(Path(above).rglob("*")) == [out]
+                with pytest.raises(ResumeError, match="another process is writing to"), alone(out):
+                    pass
+            with alone(out):
+                pass
+        finally:
+            os.seteuid(0)

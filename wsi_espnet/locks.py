@@ -64,6 +64,32 @@ def hold(path: Path, refusal: str, *, shared: bool = False, wait: bool = False) 
             os.close(file)
 
 
+@contextlib.contextmanager
+def hold_folder(folder: Path, refusal: str) -> Iterator[None]:
+    """Hold a folder itself while the block runs, where no lock file can lie beside it: one that is not going to move.
+
+    Raises
+    ------
+    ResumeError
+        Another process holds it.
+    OutputError
+        It is not there.
+    """
+    with output_errors(folder):
+        file = os.open(folder, os.O_RDONLY)
+    _held.add(file)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ResumeError(refusal) from None
+        yield
+    finally:
+        if file in _held:
+            _held.discard(file)
+            os.close(file)
+
+
 def is_held(path: Path) -> bool:
     """Whether a process holds the lock at `path` now."""
     try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from typing import Any, Literal
 
 from wsi_espnet.atomic import PARTIAL, output_errors, remove_partials
 from wsi_espnet.errors import OutputError, ResumeError
-from wsi_espnet.locks import hold
+from wsi_espnet.locks import hold, hold_folder
 
 KEY = "wsi_espnet"
 
@@ -46,7 +47,9 @@ def alone(out: Path) -> Iterator[None]:
     with output_errors(out):
         place.parent.mkdir(parents=True, exist_ok=True)
     refusal = f"another process is writing to {out}; wait until it has ended, or choose another folder"
-    with hold(place.parent / f"{place.name}.lock", refusal):
+    # Where nothing may be made beside the folder, at the mount point of a container say, nothing may move it either.
+    fixed = place.is_dir() and not os.access(place.parent, os.W_OK, effective_ids=True)
+    with hold_folder(place, refusal) if fixed else hold(place.parent / f"{place.name}.lock", refusal):
         yield
 
 
