@@ -76,3 +76,10 @@ def test_text_of_another_encoding_is_refused(tmp_path: Path) -> None:
             read(path)
     with pytest.raises(DataError, match="No such file"):
         read_text(tmp_path / "absent.csv")
+
+
+def test_a_table_with_a_field_that_never_ends_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text('slide\n"' + "a.svs\n" * 30000)
+    with pytest.raises(DataError, match=r"table\.csv is not a table \(field larger than .*save it as CSV"):
+        read_table(path)

@@ -110,6 +110,16 @@ def test_without_grades_every_gland_is_of_one_class(folder: Path) -> None:
         assert np.unique(sample.read().labels).tolist() == [0, 1]
 
 
+def test_an_index_may_come_from_excel_but_in_utf_8(folder: Path) -> None:
+    index = "name,patient,grade\na,M\u00fcller,benign\nb,2,malignant\n"
+    (folder / "index.csv").write_text(index, encoding="utf-8-sig")
+    glas = open_dataset("glas", folder, held_out=["M\u00fcller"])
+    assert [sample.name for sample in glas.samples("val")] == ["a"]
+    (folder / "index.csv").write_text(index, encoding="latin-1")
+    with pytest.raises(DataError, match=r"index\.csv cannot be read .*save it as UTF-8 text"):
+        open_dataset("glas", folder)
+
+
 def test_rows_that_cannot_be_used_are_found(folder: Path) -> None:
     (folder / "index.csv").write_text("name,patient,grade\na,1,benign\nb,2,unclear\nc,1,benign\n")
     glas = open_dataset("glas", folder, held_out=["2"])

@@ -52,6 +52,14 @@ def test_what_is_no_picture_is_told(tmp_path: Path) -> None:
         read_rgb(tmp_path / "x.png")
 
 
+def test_pictures_that_lie_where_results_go_are_not_called_missing(tmp_path: Path) -> None:
+    (tmp_path / "voc/day").mkdir(parents=True)
+    Image.fromarray(PX).save(tmp_path / "voc/day/a.png")
+    for source in (tmp_path / "voc", tmp_path / "voc/day", tmp_path / "voc/day/a.png"):
+        with pytest.raises(DataError, match="lies where results go; choose another folder"):
+            find_pictures(source, leave_out=[tmp_path / "masks", tmp_path / "voc"])
+
+
 def test_folders_that_cannot_be_done_are_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is missing"):
         find_pictures(tmp_path / "nothing", leave_out=[])

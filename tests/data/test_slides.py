@@ -197,6 +197,7 @@ def test_slides_that_cannot_be_used_are_findings_and_the_others_go_on(tmp_path: 
     (tmp_path / "spline.xml").write_text('<A><Annotation Type="Spline" PartOfGroup="Gland"/></A>')
     (tmp_path / "cut.xml").write_text("<ASAP_Annotations><Ann")
     (tmp_path / "empty.json").write_text("[]")
+    (tmp_path / "folder.json").mkdir()
     (tmp_path / "notes.txt").write_text("x")
     wanted = {
         "none.tif,a.geojson": "there is no slide at",
@@ -210,6 +211,7 @@ def test_slides_that_cannot_be_used_are_findings_and_the_others_go_on(tmp_path: 
         "s.tif,spline.xml": "it holds a Spline; draw it as a Polygon",
         "s.tif,cut.xml": "is not ASAP's XML",
         "s.tif,empty.json": "holds no outlines",
+        "s.tif,folder.json": "folder.json is not GeoJSON of classified Polygons (IsADirectoryError",
         "s.tif,notes.txt": "an annotation is a .geojson",
         "s.tif,text.tif": "cannot be read as a TIFF image",
     }
@@ -259,6 +261,35 @@ def test_manifests_that_cannot_be_are_refused(tmp_path: Path, manifest: str, sai
     (tmp_path / "manifest.csv").write_text(manifest)
     with pytest.raises(DataError, match=said):
         open_dataset("slides", tmp_path)
+
+
+def test_a_manifest_may_come_from_excel_but_in_utf_8(tmp_path: Path) -> None:
+    slides(tmp_path)
+    (tmp_path / "a.geojson").rename(tmp_path / "Pr\u00e4parat.geojson")
+    manifest = "slide,annotation,split\ns.tif,Pr\u00e4parat.geojson,train\n"
+    (tmp_path / "manifest.csv").write_text(manifest, encoding="utf-8-sig")
+    assert len(open_dataset("slides", tmp_path, size=64, windows=3).samples("train")) == 3
+    (tmp_path / "manifest.csv").write_text(manifest, encoding="latin-1")
+    with pytest.raises(DataError, match=r"manifest\.csv cannot be read .*save it as UTF-8 text"):
+        open_dataset("slides", tmp_path)
+
+
+def test_outlines_that_are_empty_count_for_nothing(tmp_path: Path) -> None:
+    source = ArraySource(noise(*SHAPE), 0.5)
+    (tmp_path / "classes.toml").write_text(CLASSES.format(mpp=0.5))
+    file, _ = read_classes(tmp_path)
+    geojson(tmp_path / "a.geojson")
+    drawn = json.loads((tmp_path / "a.geojson").read_text())["features"]
+    empty = [
+        {"type": "Feature", "geometry": geometry, "properties": {"classification": {"name": "Gland"}}}
+        for geometry in ({"type": "Polygon", "coordinates": []}, {"type": "MultiPolygon", "coordinates": [[]]})
+    ]
+    (tmp_path / "a.geojson").write_text(json.dumps([*empty, *drawn]))
+    annotation = open_annotation(tmp_path / "a.geojson", source, file)
+    np.testing.assert_array_equal(annotation.labels(source.plan(None), Region(0, 0, *SHAPE)), truth())
+    (tmp_path / "a.geojson").write_text(json.dumps(empty))
+    with pytest.raises(DataError, match=r"a\.geojson holds no outlines"):
+        open_annotation(tmp_path / "a.geojson", source, file)
 
 
 def test_what_else_must_be_said(tmp_path: Path) -> None:

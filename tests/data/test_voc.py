@@ -52,6 +52,15 @@ def test_lists_say_what_is_in_a_split(devkit: Path) -> None:
     assert names == {"train": ["a", "b"], "val": ["c"], "trainval": ["a", "b", "c"], "trainaug": ["a", "b", "d"]}
 
 
+def test_a_list_may_start_with_the_mark_of_excel_but_is_in_utf_8(devkit: Path) -> None:
+    path = devkit / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt"
+    path.write_text("c\n", encoding="utf-8-sig")
+    assert [sample.name for sample in open_dataset("voc", devkit).samples("val")] == ["c"]
+    path.write_text("\u00e4\n", encoding="latin-1")
+    with pytest.raises(DataError, match=r"val\.txt cannot be read .*save it as UTF-8 text"):
+        open_dataset("voc", devkit).samples("val")
+
+
 def test_trainaug_takes_the_masks_of_sbd(devkit: Path) -> None:
     voc = open_dataset("voc", devkit / "VOCdevkit")
     assert {split: int(voc.samples(split)[0].read().labels[0, 0]) for split in ("train", "trainaug")} == {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,7 @@ def test_a_small_mask_whose_side_is_rounded_to_a_px_fits(tmp_path: Path) -> None
         ("m.geojson", b'{"type": "Feature", "geometry": null}', "is not GeoJSON"),
         ("m.json", b'{"a": 1}', "is not GeoJSON"),
         ("m.json", b"[]", "no tissue is in"),
+        ("m.json", b'{"type": "Polygon", "coordinates": []}', "no tissue is in"),
         (
             "m.json",
             b'{"type": "Polygon", "coordinates": [[[9e9, 9e9], [9e9, 8e9], [8e9, 9e9]]]}',
@@ -126,6 +128,13 @@ def test_a_missing_and_an_empty_mask_are_refused(tmp_path: Path, source: ArraySo
     path = write_png(tmp_path / "m.png", np.zeros((70, 90), dtype=np.uint8))
     with pytest.raises(TissueError, match="no tissue is in"):
         load_tissue(path, source, source.plan(None))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a file that nobody can read, not even root, is known of Linux")
+def test_outlines_that_the_disk_does_not_give_are_refused(tmp_path: Path, source: ArraySource) -> None:
+    (tmp_path / "m.geojson").symlink_to("/proc/self/mem")  # at its start there is no memory: an input/output error
+    with pytest.raises(TissueError, match=r"m\.geojson is not GeoJSON .*Input/output error"):
+        load_tissue(tmp_path / "m.geojson", source, source.plan(None))
 
 
 def square(x: float, y: float, side: float) -> list[list[float]]:

@@ -113,6 +113,11 @@ def _add_to_manifest(folder: Path, slide: Path, annotation: str, mpp: tuple[floa
     rows: list[dict[str, str]] = []
     if path.exists():
         rows = read_table(path)
+    if rows and not {"slide", "annotation", "split"} <= rows[0].keys():
+        raise DataError(
+            f"{path} must have the columns slide, annotation, split, got {', '.join(rows[0])}; mend it, or choose "
+            "another folder"
+        )
     for row in rows:
         if row["annotation"] == annotation:
             if (folder / row["slide"]).resolve() == slide:

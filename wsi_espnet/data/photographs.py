@@ -22,13 +22,16 @@ def find_pictures(source: Path, *, leave_out: Iterable[Path]) -> list[tuple[Path
     Raises
     ------
     DataError
-        It is missing, or holds no pictures, or two of one name.
+        It is missing, is one of `leave_out` or below, or holds no pictures, or two of one name.
     """
-    if source.is_file():
-        return [(source, Path(source.stem))]
-    if not source.is_dir():
+    if not source.exists():
         raise DataError(f"{source} is missing")
     skipped = {folder.resolve() for folder in leave_out}
+    if not skipped.isdisjoint([source.resolve(), *source.resolve().parents]):
+        # Else results could take the place of the pictures that they are made from.
+        raise DataError(f"{source} lies where results go; choose another folder for the results")
+    if source.is_file():
+        return [(source, Path(source.stem))]
     found = sorted(p for p in source.rglob("*") if p.suffix.lower() in PICTURES and p.is_file())
     pictures = [(p, p.relative_to(source).with_suffix("")) for p in found if skipped.isdisjoint(p.resolve().parents)]
     if not pictures:
