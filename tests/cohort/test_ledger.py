@@ -133,10 +133,11 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     with Ledger(path, create=True):
         pass
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
-        db.execute("UPDATE batch SET value = '99'")
-    with pytest.raises(UsageError, match="format 99"):
-        Ledger(path, create=True)
+    for change, said in (("UPDATE batch SET value = '99'", "format 99"), ("DELETE FROM batch", "format None")):
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute(change)
+        with pytest.raises(UsageError, match=said):
+            Ledger(path)
 
 
 def test_a_ledger_that_cannot_grow_is_said_and_stays_whole(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import tempfile
 from pathlib import Path
 
 import pydicom
@@ -32,21 +32,31 @@ def test_a_folder_is_searched_to_its_depth_and_names_keep_its_folders(tmp_path: 
     assert all(entry.slide.is_absolute() and entry.slide.exists() for entry in found)
 
 
-def test_links_back_and_folders_that_cannot_be_read_end_no_batch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    touch(tmp_path / "a.svs", tmp_path / "lost+found" / "b.svs")
-    (tmp_path / "loop").symlink_to(tmp_path)
-    listed = Path.iterdir
+def test_links_that_lead_back_do_not_multiply_slides(tmp_path: Path) -> None:
+    touch(tmp_path / "a.svs", tmp_path / "below" / "b.svs")
+    (tmp_path / "below" / "loop").symlink_to(tmp_path)
+    assert [entry.name for entry in read_entries([tmp_path])] == ["a", "below/b"]
 
-    def iterdir(folder: Path) -> Iterator[Path]:
-        if folder.name == "lost+found":
-            raise PermissionError(13, "Permission denied")
-        return listed(folder)
 
-    monkeypatch.setattr(Path, "iterdir", iterdir)
-    assert [entry.name for entry in read_entries([tmp_path])] == ["a"]
-    assert f"{tmp_path}/lost+found is left out, for it cannot be read (Permission denied)" in caplog.text
+def test_folders_that_may_not_be_read_are_left_out_aloud(caplog: pytest.LogCaptureFixture) -> None:
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        touch(folder / "a.svs", folder / "closed" / "b.svs", folder / "listed" / "c.svs")
+        folder.chmod(0o755)
+        (folder / "closed").chmod(0o300)
+        (folder / "listed").chmod(0o644)
+        root = os.geteuid() == 0
+        if root:  # who may read everything
+            os.seteuid(65534)
+        try:
+            assert [entry.name for entry in read_entries([folder])] == ["a"]
+        finally:
+            if root:
+                os.seteuid(0)
+            for name in ("closed", "listed"):
+                (folder / name).chmod(0o755)
+        for name in ("closed", "listed"):
+            assert f"{folder / name} is left out, for it cannot be read (Permission denied)" in caplog.text
 
 
 def test_a_name_that_is_no_utf8_is_refused(tmp_path: Path) -> None:

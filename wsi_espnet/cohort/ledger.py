@@ -103,8 +103,8 @@ class Ledger:
                     for statement in _TABLES.split(";")[:-1]:
                         self._db.execute(statement)
                     self._db.execute("INSERT OR IGNORE INTO batch VALUES ('format', ?)", (json.dumps(FORMAT),))
-            ((said,),) = self._db.execute("SELECT value FROM batch WHERE key = 'format'").fetchall()
-            found = json.loads(said)
+            said = self._db.execute("SELECT value FROM batch WHERE key = 'format'").fetchone()
+            found = None if said is None else json.loads(said[0])
         if found != FORMAT:
             self._db.close()
             raise UsageError(

@@ -108,7 +108,8 @@ def _slides_below(folder: Path, seen: set[Path]) -> Iterator[Path]:
     seen.add(folder.resolve())
     try:
         paths = sorted(folder.iterdir())
-        results = [path for path in paths if is_result(path)]
+        folders = {path for path in paths if path.is_dir()}
+        results = {path for path in folders if is_result(path)}
     except OSError as exc:
         log.warning(
             "warning: the folder %s is left out, for it cannot be read (%s); check its permissions",
@@ -121,7 +122,7 @@ def _slides_below(folder: Path, seen: set[Path]) -> Iterator[Path]:
     for path in paths:
         if path.name.startswith(".") or path in results or path in masks:
             continue
-        if path.is_dir():
+        if path in folders:
             if is_zarr(path):
                 yield path
             else:

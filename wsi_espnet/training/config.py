@@ -132,8 +132,8 @@ class OptimiserConfig(Section):
     clip: Positive | None = None
 
     @model_validator(mode="after")
-    def _has_momentum(self) -> Self:
-        if self.nesterov and not self.momentum:
+    def _ensure_momentum(self) -> Self:
+        if self.name == "sgd" and self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
         return self
 
